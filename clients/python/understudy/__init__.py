@@ -1,0 +1,1 @@
+"""Understudy from Python: energies, forces and their uncertainty from a gateway."""
