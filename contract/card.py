@@ -1,0 +1,174 @@
+"""The model card: everything a caller, an engine and the gate must know of a model without loading it."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.errors import InvalidCard
+
+SCHEMA_VERSION: Final = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Part):
+    """Where training labels came from."""
+
+    name: str
+    origin: str
+    licence: str
+    sha256: Sha256
+    count: int = Field(gt=0, description="labelled configurations used, after cuts")
+    level_of_theory: str
+    citation: str
+    notes: str = ""
+
+
+class Domain(_Part):
+    """What the model was trained on; outside it an answer is flagged."""
+
+    elements: list[str] = Field(min_length=1)
+    cutoff_angstrom: float = Field(gt=0)
+    formulas: list[str] | None = Field(None, description="Hill formulas of the training set; null means any composition")
+    min_distance_angstrom: dict[str, float] = Field(
+        default_factory=dict, description="smallest distance in training by sorted pair of elements, such as C-H"
+    )
+    energy_std_in_ev: float | None = Field(None, description="committee std below which an answer is in the domain")
+    energy_std_out_ev: float | None = Field(None, description="committee std above which an answer is out of it")
+    periodic: bool = Field(description="trained on periodic structures")
+    description: str
+
+
+class Split(_Part):
+    """How data were parted."""
+
+    method: str
+    train: int
+    valid: int
+    test: int
+    seed: int
+
+
+class Metric(_Part):
+    """One number on data the model never saw."""
+
+    name: str
+    value: float
+    unit: str
+    count: int = Field(description="structures it was taken over")
+    interval_95: tuple[float, float] | None = None
+
+
+class Comparison(_Part):
+    """The same metric for something else trained or fitted on the same split."""
+
+    name: str
+    metrics: list[Metric]
+    notes: str = ""
+
+
+class Committee(_Part):
+    """Members whose spread is the uncertainty."""
+
+    members: int = Field(ge=1)
+    ddof: Literal[1] = 1
+    energy_calibration: float | None = Field(None, description="multiply energy_std by this to match held-out errors")
+
+
+class BatchPoint(_Part):
+    """One measurement of the batching curve."""
+
+    slots: int
+    milliseconds: float
+
+
+class BatchingCurve(_Part):
+    """Time against neighbour slots on one device, measured at admission."""
+
+    device: str
+    engine: str
+    threads: int
+    points: list[BatchPoint]
+    best_slots: int = Field(gt=0, description="slots per call with the lowest time per slot")
+
+
+class Training(_Part):
+    """What made the weights."""
+
+    pipeline: str
+    config_sha256: Sha256
+    seed: int
+    parameters: int = Field(gt=0)
+    cpu_seconds: float
+    epochs: int
+    revision: str = Field("", description="git revision of the code")
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class ModelFile(_Part):
+    """One file of a version, by its path relative to the model's folder."""
+
+    path: str = Field(pattern=r"^[1-9][0-9]*/[A-Za-z0-9._-]+$")
+    sha256: Sha256
+    bytes: int
+
+
+class Check(_Part):
+    """One admission check, what was measured and what was allowed."""
+
+    name: str
+    measured: float
+    bound: float
+    unit: str = ""
+
+
+class ModelCard(_Part):
+    """A served model. Written by the gate, read by everyone."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    version: Version
+    family: Literal["potential"]
+    purpose: str
+    architecture: dict[str, str | int | float | bool | list[str]]
+    units: dict[str, str]
+    signs: dict[str, str]
+    domain: Domain
+    atomic_reference_ev: dict[str, float] = Field(description="per element, added to the graph's energy in float64")
+    data: list[DataSource] = Field(min_length=1)
+    split: Split
+    metrics: list[Metric] = Field(min_length=1)
+    compared_with: list[Comparison] = Field(min_length=1)
+    committee: Committee
+    training: Training
+    batching: BatchingCurve
+    max_slots: int = Field(gt=0, description="neighbour slots above which a request is refused")
+    checks: list[Check] = Field(min_length=1)
+    files: list[ModelFile] = Field(min_length=1)
+    exporter: dict[str, str]
+    created: date
+    licence: str
+    citation: list[str]
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read and validate card.json.
+
+    Raises:
+        InvalidCard: naming the file and each field that is missing or wrong.
+    """
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidCard(f"{path} does not exist; a model folder needs a card.json") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InvalidCard(f"{path}: {faults}") from None

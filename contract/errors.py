@@ -1,0 +1,130 @@
+"""Everything that can be wrong with an input or a model folder.
+
+UnderstudyError
+├── InvalidInput                what a caller sent; carries code, status, hint and facts
+│   ├── MalformedInput          not the shape or type that was asked for (400)
+│   │   ├── BadShape
+│   │   ├── BadType
+│   │   └── NonFinite
+│   ├── UnphysicalInput         well-formed, but not physics (422)
+│   │   ├── EmptyStructure
+│   │   ├── UnknownElement
+│   │   ├── CoordinateRange
+│   │   ├── CoincidentAtoms
+│   │   ├── MissingCell
+│   │   └── SingularCell
+│   └── TooLarge                over a limit (413)
+└── RepositoryError             a model folder that must not be served
+    ├── ModelNotFound
+    ├── InvalidCard
+    ├── DigestMismatch
+    └── UnsafeArtefact
+"""
+
+from typing import Any, ClassVar
+
+
+class UnderstudyError(Exception):
+    """Root of all errors raised by Understudy on purpose."""
+
+
+class InvalidInput(UnderstudyError):
+    """An input that is refused.
+
+    Args:
+        detail: what is wrong and where.
+        hint: what to do about it.
+        facts: typed particulars (field, structure index, atoms, limit, got, unit).
+    """
+
+    code: ClassVar[str] = "invalid_input"
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "Invalid input"
+
+    def __init__(self, detail: str, *, hint: str, **facts: Any) -> None:
+        super().__init__(f"{detail} {hint}")
+        self.detail = detail
+        self.hint = hint
+        self.facts = facts
+
+
+class MalformedInput(InvalidInput):
+    code = "malformed_input"
+    title = "Malformed input"
+
+
+class BadShape(MalformedInput):
+    code = "bad_shape"
+    title = "Wrong shape"
+
+
+class BadType(MalformedInput):
+    code = "bad_type"
+    title = "Wrong type"
+
+
+class NonFinite(MalformedInput):
+    code = "non_finite"
+    title = "Not a finite number"
+
+
+class UnphysicalInput(InvalidInput):
+    code = "unphysical_input"
+    status = 422
+    title = "Unphysical input"
+
+
+class EmptyStructure(UnphysicalInput):
+    code = "empty_structure"
+    title = "Empty structure"
+
+
+class UnknownElement(UnphysicalInput):
+    code = "unknown_element"
+    title = "Unknown element"
+
+
+class CoordinateRange(UnphysicalInput):
+    code = "coordinate_range"
+    title = "Coordinates out of range"
+
+
+class CoincidentAtoms(UnphysicalInput):
+    code = "coincident_atoms"
+    title = "Coincident atoms"
+
+
+class MissingCell(UnphysicalInput):
+    code = "missing_cell"
+    title = "Periodic without a cell"
+
+
+class SingularCell(UnphysicalInput):
+    code = "singular_cell"
+    title = "Singular cell"
+
+
+class TooLarge(InvalidInput):
+    code = "cost_over_limit"
+    status = 413
+    title = "Structure too large"
+
+
+class RepositoryError(UnderstudyError):
+    """A model folder that cannot be served as it stands."""
+
+
+class ModelNotFound(RepositoryError):
+    """No model, or no version of it, under that name."""
+
+
+class InvalidCard(RepositoryError):
+    """card.json is missing, unreadable or incomplete."""
+
+
+class DigestMismatch(RepositoryError):
+    """A file differs from the sha256 on its card."""
+
+
+class UnsafeArtefact(RepositoryError):
+    """A file that could reach outside its folder: a link, or ONNX external data."""

@@ -1,0 +1,58 @@
+"""The tensors of each model family: what a graph in the repository takes and gives."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+DType = Literal["float32", "float64", "int64", "bool"]
+
+TRITON_TYPES: Final[dict[str, str]] = {
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+    "int64": "TYPE_INT64",
+    "bool": "TYPE_BOOL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, dtype and named dimensions of one tensor; a letter is a free size, a number a fixed one."""
+
+    name: str
+    dtype: DType
+    dims: tuple[str | int, ...]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What one graph file of a family takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+_POTENTIAL_INPUTS: Final = (
+    TensorSpec("species", "int64", ("N",), "atomic numbers, all structures concatenated"),
+    TensorSpec("positions", "float32", ("N", 3), "angstrom, relative to a centre of each structure"),
+    TensorSpec("neighbours", "int64", ("N", "K"), "index j of each neighbour of i; padding points at i"),
+    TensorSpec("shifts", "float32", ("N", "K", 3), "lattice translation in angstrom; padding is 2 x cutoff along x"),
+    TensorSpec("reverse", "int64", ("N", "K"), "flat index of the slot that holds the reversed pair"),
+    TensorSpec("structure", "int64", ("N",), "which structure an atom belongs to"),
+    TensorSpec("cells", "float32", ("B", 3, 3), "only its length B is used"),
+)
+
+_POTENTIAL_OUTPUTS: Final = (
+    TensorSpec("energy", "float32", ("M", "B"), "eV, without the atomic references of the card"),
+    TensorSpec("forces", "float32", ("N", 3), "eV/angstrom, -dE/dr of the committee mean"),
+    TensorSpec("virial", "float32", ("B", 3, 3), "eV, dE/dstrain of the committee mean"),
+    TensorSpec("atomic_energy", "float32", ("M", "N"), "eV, without the atomic references"),
+)
+
+_MEMBER_FORCES: Final = TensorSpec("member_forces", "float32", ("M", "N", 3), "eV/angstrom, of each member")
+
+POTENTIAL: Final = Signature(_POTENTIAL_INPUTS, _POTENTIAL_OUTPUTS)
+POTENTIAL_MEMBERS: Final = Signature(_POTENTIAL_INPUTS, (*_POTENTIAL_OUTPUTS, _MEMBER_FORCES))
+
+GRAPHS: Final[dict[str, dict[str, Signature]]] = {
+    "potential": {"model.onnx": POTENTIAL, "model_members.onnx": POTENTIAL_MEMBERS},
+}

@@ -1,0 +1,31 @@
+"""Units and sign conventions. Inside Understudy: eV, angstrom, eV/angstrom, eV/angstrom^3; force = -dE/dr; tensile stress > 0.
+
+Values: CODATA 2014 as in ase.units, so that labels converted with ASE agree to the last digit.
+"""
+
+from typing import Final
+
+HARTREE_EV: Final = 27.211386024367243
+BOHR_ANGSTROM: Final = 0.5291772105638411
+KCAL_MOL_EV: Final = 0.04336410390059322
+HARTREE_PER_BOHR_EV_ANGSTROM: Final = HARTREE_EV / BOHR_ANGSTROM
+EV_PER_ANGSTROM3_GPA: Final = 160.21766208
+
+POTENTIAL_UNITS: Final[dict[str, str]] = {
+    "positions": "angstrom",
+    "cell": "angstrom",
+    "energy": "eV",
+    "energy_std": "eV",
+    "atomic_energies": "eV",
+    "forces": "eV/angstrom",
+    "forces_std": "eV/angstrom",
+    "virial": "eV",
+    "stress": "eV/angstrom^3",
+}
+
+POTENTIAL_SIGNS: Final[dict[str, str]] = {
+    "forces": "-dE/dr of the committee mean",
+    "virial": "dE/dstrain of the committee mean",
+    "stress": "virial / |det cell|, tensile positive, Voigt order xx yy zz yz xz xy",
+    "energy_std": "sample standard deviation over members, ddof = 1",
+}
