@@ -88,10 +88,22 @@ class AmbiguousModel(UnderstudyError, ValueError):
     code = "ambiguous_model"
 
 
+class BrokenPlugin(UnderstudyError):
+    """A command that another distribution adds cannot be imported."""
+
+    code = "broken_plugin"
+
+
 class OutOfDomain(UnderstudyError):
     """The model says that a structure is outside of its domain; facts hold `reasons`, `atoms` and `index`."""
 
     code = "out_of_domain"
+
+
+class ModelChanged(UnderstudyError):
+    """The gateway answers with other weights than it did before; facts hold `expected` and `got` digests."""
+
+    code = "model_changed"
 
 
 class NotReachable(UnderstudyError):
@@ -122,6 +134,7 @@ class Refused(UnderstudyError):
     """
 
     code = "refused"
+    statuses: ClassVar[tuple[int, ...]] = ()
 
     def __init__(
         self,
@@ -138,8 +151,6 @@ class Refused(UnderstudyError):
         self.status = status
         self.request_id = request_id
         self.retry_after_s = retry_after_s
-
-    statuses: ClassVar[tuple[int, ...]] = ()
 
 
 class BadRequest(Refused):

@@ -11,8 +11,8 @@ Source: https://github.com/kserve/open-inference-protocol and Triton's `binary_t
 import json
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -378,7 +378,7 @@ def _cast_exactly(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     return cast
 
 
-def _refuse_constant(text: str) -> Iterator[Any]:
+def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 

@@ -1,0 +1,147 @@
+"""The `understudy` command: `models` and `predict` here, more from other distributions (`understudy.plugins`)."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from understudy.choice import choose_model
+from understudy.client import DEFAULT_URL, Client
+from understudy.errors import UnderstudyError
+from understudy.flows import MAX_STRUCTURES_A_CALL
+from understudy.plugins import PluginGroup
+from understudy.predictions import Prediction
+from understudy.structures import Structure, as_structures, read_frames
+from understudy.version import VERSION
+from understudy.wire import OptionalOutput
+
+app = typer.Typer(
+    cls=PluginGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Url = Annotated[
+    str, typer.Option(envvar="UNDERSTUDY_URL", help="Address of the gateway.", show_default=True, metavar="URL")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the client's version.")] = False) -> None:
+    """Small fast stand-ins for expensive simulations: ask them, serve them, train them."""
+    if version:
+        typer.echo(VERSION)
+        raise typer.Exit
+
+
+@app.command()
+def models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List the models that the gateway serves."""
+    with Client(url) as client:
+        served = client.models()
+    if as_json:
+        _print_json({"models": [model.model_dump() for model in served]})
+        return
+    from understudy.tables import models_table
+
+    Console().print(models_table(served) if served else "The gateway serves no models.")
+
+
+@app.command()
+def predict(
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="Structures: xyz, extxyz, cif, ... (anything ASE reads)."),
+    ],
+    model: Annotated[str, typer.Option(help="Model to ask; by default the first one trained on such atoms.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write an extended XYZ file with all results.")] = None,
+    forces_std: Annotated[bool, typer.Option(help="Also the committee's spread of each force component.")] = False,
+    timeout_s: Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1)] = 120.0,
+) -> None:
+    """Energy, forces, committee standard deviation and domain verdict of every structure in a file."""
+    frames = read_frames(file)
+    structures, _ = as_structures(frames)
+    with Client(url, timeout_s=timeout_s) as client:
+        name = model or _chosen(client, structures)
+        with _progress(len(structures)) as advance:
+            outputs: list[OptionalOutput] = ["forces_std"] if forces_std else []
+            predictions = client.predict(name, structures, outputs=outputs, on_progress=advance)
+    if out is not None:
+        _write(out, frames, predictions)
+    if as_json:
+        _print_json(_answer(predictions))
+    else:
+        _print_tables(structures, predictions)
+
+
+def main() -> None:
+    """Run the command; errors become one readable message and exit status 1."""
+    try:
+        app()
+    except (UnderstudyError, OSError) as error:
+        _complain(error)
+        sys.exit(1)
+
+
+def _chosen(client: Client, structures: Sequence[Structure]) -> str:
+    choice = choose_model(client, structures)
+    Console(stderr=True).print(Text(f"No --model given: {choice.reason}", "dim"))
+    return choice.model
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar for a list that needs several calls."""
+    if total <= MAX_STRUCTURES_A_CALL:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("structures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("structures", total=total)
+        yield lambda done, _: progress.update(task, completed=done)
+
+
+def _write(out: Path, frames: Sequence[Any], predictions: Sequence[Prediction]) -> None:
+    from understudy.files import write_extxyz
+
+    write_extxyz(out, frames, predictions)
+    Console(stderr=True).print(Text(f"Wrote {len(predictions)} structures with their results to {out}", "dim"))
+
+
+def _answer(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The shape of `POST /v1/predict/{model}`."""
+    first = predictions[0]
+    head = {"model": first.model, "version": first.version, "digest": first.digest, "units": dict(first.units)}
+    return {**head, "results": [prediction.to_dict() for prediction in predictions]}
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def _print_tables(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
+    from understudy.tables import predictions_table
+
+    Console().print(predictions_table(structures, predictions))
+
+
+def _complain(error: Exception) -> None:
+    console = Console(stderr=True)
+    detail = error.detail if isinstance(error, UnderstudyError) else str(error)
+    console.print(Text.assemble(("Error: ", "bold red"), detail))
+    if isinstance(error, UnderstudyError) and error.hint:
+        console.print(Text(error.hint))
+    if request_id := getattr(error, "request_id", None):
+        console.print(Text(f"request {request_id}", "dim"))

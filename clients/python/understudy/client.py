@@ -1,0 +1,307 @@
+"""The clients: `Client` for ordinary code, `AsyncClient` for asyncio. Both only drive the flows."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast, overload
+
+import httpx
+
+from understudy import flows
+from understudy.errors import NotReachable
+from understudy.flows import Flow, Outcome, Pause, Step
+from understudy.predictions import Prediction
+from understudy.retries import Retries
+from understudy.structures import Many, One, as_structures
+from understudy.version import VERSION
+from understudy.wire import ModelSummary, OptionalOutput
+
+T = TypeVar("T")
+OnProgress: TypeAlias = Callable[[int, int], None]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+CONNECT_TIMEOUT_S: Final = 5.0
+_URL_HINT: Final = "Write it as http://HOST:PORT."
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def default_url() -> str:
+    """The gateway's address when none is given: `UNDERSTUDY_URL`, else http://127.0.0.1:8000."""
+    return os.environ.get("UNDERSTUDY_URL", DEFAULT_URL)
+
+
+class Client:
+    """A gateway, asked from ordinary code. Safe to share between threads; close it, or use it in a `with` block.
+
+        with Client("http://127.0.0.1:8000") as client:
+            prediction = client.predict("malonaldehyde", atoms)
+            print(prediction.energy, "eV, plus or minus", prediction.energy_std)
+
+    Args:
+        url: the gateway's address; by default `UNDERSTUDY_URL`, else http://127.0.0.1:8000.
+        timeout_s: seconds that one answer may take; connecting never takes more than 5.
+        retries: when to ask again; by default after 429 and 503 as the gateway asks, and after lost connections.
+        headers: sent with every request, such as an `Authorization`.
+        transport: another way to the gateway than a socket, such as `understudy.inprocess.InProcess(app)`.
+
+    Raises:
+        NotReachable: on any method, when no answer comes.
+        Refused: on any method, when the gateway answers with an error; see `understudy.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = 120.0,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = checked_url(url or default_url())
+        self._settings: dict[str, Any] = {
+            "timeout_s": timeout_s,
+            "retries": retries,
+            "headers": headers,
+            "transport": transport,
+        }
+        self._http = httpx.Client(transport=transport, **_http_settings(self.url, timeout_s, headers))
+        self._ask = flows.asker(self.url, retries or Retries())
+
+    def models(self) -> list[ModelSummary]:
+        """The models that the gateway serves."""
+        return self._run(flows.models(self._ask))
+
+    def card(self, model: str) -> dict[str, Any]:
+        """The whole card of a model: units, domain, training data, metrics, files with their SHA-256."""
+        return self._run(flows.card(self._ask, model))
+
+    def limits(self) -> dict[str, Any]:
+        """What the gateway takes at most, as it states it."""
+        return self._run(flows.limits(self._ask))
+
+    def ready(self) -> bool:
+        """Whether the gateway says that it can answer now."""
+        return self._run(flows.ready(self._ask))
+
+    @overload
+    def predict(
+        self,
+        model: str,
+        structures: One,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        model: str,
+        structures: Many,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        model: str,
+        structures: One | Many,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3), committee std and domain verdict.
+
+        Args:
+            model: the model's name, see `models()`.
+            structures: `ase.Atoms`, a dict of `numbers`, `positions`, `cell`, `pbc` (angstrom), a path to a structure
+                file, or a list of these. Long lists are sent in parts.
+            outputs: `forces_std` and `atomic_energies` are computed only when asked for.
+            on_progress: called with (structures done, structures in all) after each part.
+
+        Returns:
+            One prediction for one structure; a list for a list or a file.
+
+        Raises:
+            InvalidStructure: something cannot be sent; it names the structure's index and the field.
+        """
+        batch, single = as_structures(structures)
+        predictions = self._run(flows.predict(self._ask, model, batch, outputs, on_progress))
+        return predictions[0] if single else predictions
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as end:
+                return cast(T, end.value)
+            outcome = self._do(step)
+
+    def _do(self, step: Step) -> Outcome | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            return self._http.request(step.method, step.path, headers=step.headers, content=step.content)
+        except httpx.RequestError as error:
+            return error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles carry the settings and open connections of their own."""
+        return partial(type(self), self.url, **self._settings), ()
+
+
+class AsyncClient:
+    """A gateway, asked from asyncio: the same names, arguments, answers and errors as `Client`, to be awaited.
+
+        async with AsyncClient("http://127.0.0.1:8000") as client:
+            predictions = await client.predict("malonaldehyde", [atoms, other_atoms])
+
+    Args:
+        transport: another way to the gateway than a socket, such as `httpx.ASGITransport(app)`.
+        The others are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = 120.0,
+        retries: Retries | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = checked_url(url or default_url())
+        self._http = httpx.AsyncClient(transport=transport, **_http_settings(self.url, timeout_s, headers))
+        self._ask = flows.asker(self.url, retries or Retries())
+
+    async def models(self) -> list[ModelSummary]:
+        """The models that the gateway serves."""
+        return await self._run(flows.models(self._ask))
+
+    async def card(self, model: str) -> dict[str, Any]:
+        """The whole card of a model."""
+        return await self._run(flows.card(self._ask, model))
+
+    async def limits(self) -> dict[str, Any]:
+        """What the gateway takes at most, as it states it."""
+        return await self._run(flows.limits(self._ask))
+
+    async def ready(self) -> bool:
+        """Whether the gateway says that it can answer now."""
+        return await self._run(flows.ready(self._ask))
+
+    @overload
+    async def predict(
+        self,
+        model: str,
+        structures: One,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    async def predict(
+        self,
+        model: str,
+        structures: Many,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> list[Prediction]: ...
+
+    async def predict(
+        self,
+        model: str,
+        structures: One | Many,
+        *,
+        outputs: Collection[OptionalOutput] = (),
+        on_progress: OnProgress | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3), committee std and domain verdict.
+
+        See `Client.predict` for the arguments.
+        """
+        batch, single = as_structures(structures)
+        predictions = await self._run(flows.predict(self._ask, model, batch, outputs, on_progress))
+        return predictions[0] if single else predictions
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as end:
+                return cast(T, end.value)
+            outcome = await self._do(step)
+
+    async def _do(self, step: Step) -> Outcome | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return await self._http.request(step.method, step.path, headers=step.headers, content=step.content)
+        except httpx.RequestError as error:
+            return error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+def checked_url(url: str) -> str:
+    """The gateway's address, without a slash at its end.
+
+    Raises:
+        NotReachable: not an http or https address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise NotReachable(f"'{url}' is no address: {error}.", code="invalid_url", hint=_URL_HINT) from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise NotReachable(f"'{url}' is no address of a gateway.", code="invalid_url", hint=_URL_HINT)
+    return url.rstrip("/")
+
+
+def _http_settings(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
+    return {
+        "base_url": url,
+        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+        "headers": {"User-Agent": f"understudy-client/{VERSION}", **(headers or {})},
+        # A proxy for the outside world must not stand between two programs on one machine.
+        "trust_env": httpx.URL(url).host not in _LOOPBACK,
+    }

@@ -1,0 +1,150 @@
+"""What a client says and when, without saying how: conversations as generators.
+
+A flow yields a `Call` and is sent what came of it (an `httpx.Response` or an `httpx.RequestError`), or yields a `Pause`
+and is resumed when it is over. The synchronous and the asynchronous client only drive flows, so neither holds logic.
+"""
+
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from understudy.answers import object_of, part_of, prediction_of, unreachable
+from understudy.errors import Refused
+from understudy.framing import HEADER_LENGTH, MEDIA_TYPE, encode
+from understudy.predictions import Prediction, part
+from understudy.retries import Retries
+from understudy.structures import Structure, pack
+from understudy.wire import ModelList, ModelSummary, OptionalOutput
+
+T = TypeVar("T")
+
+MAX_STRUCTURES_A_CALL: Final = 256
+MAX_ATOMS_A_CALL: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, before it has a connection."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing to do for so many seconds."""
+
+    seconds: float
+
+
+Step: TypeAlias = Call | Pause
+Outcome: TypeAlias = httpx.Response | httpx.RequestError
+Flow: TypeAlias = Generator[Step, Any, T]
+Asker: TypeAlias = Callable[[Call], Flow[httpx.Response]]
+
+
+def asker(url: str, retries: Retries) -> Asker:
+    """How to get one answer from the gateway at `url`: ask, and where it helps wait and ask again."""
+
+    def ask(call: Call) -> Flow[httpx.Response]:
+        answers = losses = 0
+        while True:
+            outcome: Outcome = yield call
+            if isinstance(outcome, httpx.Response):
+                pause_s = retries.pause_after_answer(outcome.status_code, outcome.headers, answers)
+                if pause_s is None:
+                    return outcome
+                answers += 1
+            else:
+                pause_s = retries.pause_after_loss(losses) if _may_help(outcome) else None
+                if pause_s is None:
+                    raise unreachable(outcome, url) from outcome
+                losses += 1
+            yield Pause(pause_s)
+
+    return ask
+
+
+def models(ask: Asker) -> Flow[list[ModelSummary]]:
+    """`GET /v1/models`."""
+    response = yield from ask(Call("GET", "/v1/models"))
+    return part_of(response, ModelList).models
+
+
+def card(ask: Asker, model: str) -> Flow[dict[str, Any]]:
+    """`GET /v1/models/{model}`."""
+    response = yield from ask(Call("GET", f"/v1/models/{quote(model, safe='')}"))
+    return object_of(response)
+
+
+def limits(ask: Asker) -> Flow[dict[str, Any]]:
+    """`GET /v1/limits`."""
+    response = yield from ask(Call("GET", "/v1/limits"))
+    return object_of(response)
+
+
+def ready(ask: Asker) -> Flow[bool]:
+    """`GET /v2/health/ready`: a refusal is an answer too."""
+    response = yield from ask(Call("GET", "/v2/health/ready"))
+    return response.is_success
+
+
+def predict(
+    ask: Asker,
+    model: str,
+    structures: Sequence[Structure],
+    outputs: Collection[OptionalOutput],
+    on_progress: Callable[[int, int], None] | None,
+) -> Flow[list[Prediction]]:
+    """`POST /v1/predict/{model}`, as many times as the list is long."""
+    predictions: list[Prediction] = []
+    for chunk in chunks(structures):
+        response = yield from ask(predict_call(model, chunk, outputs))
+        try:
+            head, tensors = prediction_of(response)
+        except Refused as refusal:
+            raise _counted_from(refusal, len(predictions)) from refusal.__cause__
+        predictions += part(head, tensors, [len(s) for s in chunk])
+        if on_progress:
+            on_progress(len(predictions), len(structures))
+    return predictions
+
+
+def predict_call(model: str, structures: Sequence[Structure], outputs: Collection[OptionalOutput]) -> Call:
+    """The request for a batch of structures, in the binary framing."""
+    head = {"outputs": sorted(outputs)} if outputs else {}
+    body, length = encode(head, pack(structures))
+    headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE, HEADER_LENGTH: str(length)}
+    return Call("POST", f"/v1/predict/{quote(model, safe='')}", headers, body)
+
+
+def chunks(structures: Sequence[Structure]) -> Iterator[list[Structure]]:
+    """Parts of the list, in order, each small enough for one call; a structure larger than that goes alone."""
+    chunk: list[Structure] = []
+    atoms = 0
+    for structure in structures:
+        if chunk and (len(chunk) == MAX_STRUCTURES_A_CALL or atoms + len(structure) > MAX_ATOMS_A_CALL):
+            yield chunk
+            chunk, atoms = [], 0
+        chunk.append(structure)
+        atoms += len(structure)
+    if chunk:
+        yield chunk
+
+
+def _may_help(error: httpx.RequestError) -> bool:
+    """Whether asking again makes sense: not after a time-out, since the gateway would start the same work again."""
+    return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+
+
+def _counted_from(refusal: Refused, first: int) -> Refused:
+    """The same refusal with the structure's index in the caller's whole list, not in the part that was sent."""
+    if first and isinstance(index := refusal.facts.get("index"), int):
+        refusal.facts["index"] = first + index
+        refusal.hint = f"{refusal.hint} (Counting from structure {first} of the list.)".strip()
+    return refusal

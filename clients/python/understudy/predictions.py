@@ -1,0 +1,132 @@
+"""What comes back for one structure, and how a batch's answer is parted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.errors import BadAnswer
+from understudy.framing import Array
+from understudy.wire import DomainVerdict, PredictionHead, ResultHead
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """The answer for one structure.
+
+    Attributes:
+        energy: eV, total.
+        forces: [n, 3] eV/angstrom, -dE/dr of the committee mean.
+        stress: [6] eV/angstrom^3, Voigt order xx yy zz yz xz xy, tensile positive; None unless periodic in three
+            directions.
+        energy_std: eV, sample standard deviation over the committee (ddof = 1); None for a single member.
+        forces_std: [n, 3] eV/angstrom, the same for each force component; None unless asked for.
+        atomic_energies: [n] eV; None unless asked for.
+        domain: whether the model was trained for such a structure, and if not, why and where.
+        model, version, digest: which weights answered.
+        units: of every quantity, as the gateway states them.
+    """
+
+    energy: float
+    forces: Floats
+    stress: Floats | None
+    energy_std: float | None
+    forces_std: Floats | None
+    atomic_energies: Floats | None
+    domain: DomainVerdict
+    model: str
+    version: str
+    digest: str
+    units: Mapping[str, str]
+
+    @property
+    def max_force(self) -> float:
+        """eV/angstrom, norm of the largest force on an atom."""
+        return float(np.linalg.norm(self.forces, axis=1).max())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, shaped as one of the `results` of `POST /v1/predict/{model}`."""
+        arrays = {
+            "forces": self.forces,
+            "stress": self.stress,
+            "forces_std": self.forces_std,
+            "atomic_energies": self.atomic_energies,
+        }
+        return {
+            "energy": self.energy,
+            "energy_std": self.energy_std,
+            **{name: array.tolist() for name, array in arrays.items() if array is not None},
+            "domain": self.domain.model_dump(),
+        }
+
+
+def part(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[int]) -> list[Prediction]:
+    """One prediction per structure from the answer for a batch.
+
+    Args:
+        head: the answer's JSON.
+        tensors: energy [B], forces [N, 3]; where present energy_std [B], stress [B, 6], forces_std [N, 3],
+            atomic_energies [N].
+        natoms: atoms of each structure, as they were sent.
+
+    Raises:
+        BadAnswer: the answer is not for these structures.
+    """
+    _check(head, tensors, natoms)
+    ends = np.cumsum(natoms)
+    return [
+        _prediction(head, result, tensors, index, slice(int(end) - n, int(end)))
+        for index, (result, end, n) in enumerate(zip(head.results, ends, natoms, strict=True))
+    ]
+
+
+def _check(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[int]) -> None:
+    structures, atoms = len(natoms), int(sum(natoms))
+    shapes: dict[str, tuple[int, ...]] = {
+        "energy": (structures,),
+        "energy_std": (structures,),
+        "stress": (structures, 6),
+        "forces": (atoms, 3),
+        "forces_std": (atoms, 3),
+        "atomic_energies": (atoms,),
+    }
+    missing = [name for name in ("energy", "forces") if name not in tensors]
+    wrong = [n for n, shape in shapes.items() if n in tensors and tensors[n].shape != shape]
+    if missing or wrong or len(head.results) != structures:
+        raise BadAnswer(
+            f"The answer is not for the {structures} structures and {atoms} atoms that were sent: "
+            f"{len(head.results)} results, missing tensors {missing}, tensors of another shape {wrong}.",
+            hint="The gateway and this client may be of different versions.",
+        )
+
+
+def _prediction(
+    head: PredictionHead, result: ResultHead, tensors: Mapping[str, Array], index: int, atoms: slice
+) -> Prediction:
+    return Prediction(
+        energy=float(tensors["energy"][index]),
+        forces=np.array(tensors["forces"][atoms], np.float64),
+        stress=_copy(tensors.get("stress"), index),
+        energy_std=_energy_std(result, tensors.get("energy_std"), index),
+        forces_std=_copy(tensors.get("forces_std"), atoms),
+        atomic_energies=_copy(tensors.get("atomic_energies"), atoms),
+        domain=result.domain,
+        model=head.model,
+        version=head.version,
+        digest=head.digest,
+        units=head.units,
+    )
+
+
+def _copy(tensor: Array | None, where: int | slice) -> Floats | None:
+    """Float64 of its own, so that a kept prediction does not keep its whole batch alive."""
+    return None if tensor is None else np.array(tensor[where], np.float64)
+
+
+def _energy_std(result: ResultHead, tensor: Array | None, index: int) -> float | None:
+    value = result.energy_std if tensor is None else float(tensor[index])
+    return None if value is None or np.isnan(value) else value

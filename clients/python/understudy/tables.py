@@ -1,0 +1,106 @@
+"""Models and predictions as tables for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from understudy.elements import hill_formula, symbols
+from understudy.predictions import Prediction
+from understudy.structures import Structure
+from understudy.wire import UNITS, DomainVerdict, ModelSummary
+
+MAX_ROWS: Final = 30
+MAX_ATOMS_WITH_FORCES: Final = 30
+_STYLES: Final = {"in": "green", "edge": "yellow", "out": "bold red"}
+_SHORT: Final[dict[str, str]] = {"angstrom": "Å", "eV/angstrom": "eV/Å", "eV/angstrom^3": "eV/Å³"}
+
+
+def models_table(models: Sequence[ModelSummary]) -> Table:
+    """One row per model."""
+    table = Table("model", "version", "family", "members", "elements", "purpose", "digest", box=box.SIMPLE_HEAD)
+    for model in models:
+        table.add_row(
+            Text(model.name, "bold"),
+            model.version,
+            model.family,
+            str(model.members),
+            " ".join(model.elements),
+            Text(model.purpose),
+            model.digest[:12],
+        )
+    return table
+
+
+def predictions_table(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> RenderableType:
+    """One row per structure; for a single small structure its forces too."""
+    first = predictions[0]
+    title = Text.assemble((first.model, "bold"), f" version {first.version}, digest {first.digest[:12]}")
+    parts: list[RenderableType] = [title, _energies(structures, predictions)]
+    if len(predictions) > MAX_ROWS:
+        parts.append(_rest(predictions))
+    if len(predictions) == 1 and len(structures[0]) <= MAX_ATOMS_WITH_FORCES:
+        parts.append(_forces(structures[0], first))
+    return Group(*parts)
+
+
+def _energies(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> Table:
+    units = predictions[0].units
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("formula")
+    table.add_column("atoms", justify="right")
+    table.add_column(f"energy\n{_unit(units, 'energy')}", justify="right")
+    table.add_column(f"committee std\n{_unit(units, 'energy_std')}", justify="right")
+    table.add_column(f"max |force|\n{_unit(units, 'forces')}", justify="right")
+    table.add_column("domain")
+    rows = zip(structures, predictions, strict=True)
+    for index, (structure, prediction) in enumerate(rows):
+        if index == MAX_ROWS:
+            break
+        table.add_row(
+            str(index),
+            hill_formula(structure.numbers),
+            str(len(structure)),
+            f"{prediction.energy:.4f}",
+            "-" if prediction.energy_std is None else f"{prediction.energy_std:.4f}",
+            f"{prediction.max_force:.4f}",
+            _domain(prediction.domain),
+        )
+    return table
+
+
+def _forces(structure: Structure, prediction: Prediction) -> Table:
+    unit, std = _unit(prediction.units, "forces"), prediction.forces_std
+    table = Table(title=f"forces, {unit}", title_justify="left", box=box.SIMPLE_HEAD)
+    names = ["atom", "", "x", "y", "z", "norm", *(["std x", "std y", "std z"] if std is not None else [])]
+    for name in names:
+        table.add_column(name, justify="left" if name == "" else "right")
+    values = np.column_stack([prediction.forces, np.linalg.norm(prediction.forces, axis=1)])
+    values = values if std is None else np.column_stack([values, std])
+    for index, (symbol, row) in enumerate(zip(symbols(structure.numbers), values, strict=True)):
+        table.add_row(str(index), symbol, *(f"{value:.4f}" for value in row))
+    return table
+
+
+def _rest(predictions: Sequence[Prediction]) -> Text:
+    outside = sum(not p.domain.in_domain for p in predictions)
+    return Text(
+        f"{len(predictions) - MAX_ROWS} more structures; {outside} of all {len(predictions)} lie outside the domain. "
+        "Use --out or --json for all of them.",
+        "dim",
+    )
+
+
+def _domain(domain: DomainVerdict) -> Text:
+    reasons = f": {'; '.join(domain.reasons)}" if domain.reasons else ""
+    return Text.assemble((domain.verdict, _STYLES[domain.verdict]), reasons)
+
+
+def _unit(units: Mapping[str, str], name: str) -> str:
+    unit = units.get(name, UNITS[name])
+    return _SHORT.get(unit, unit)

@@ -1,0 +1,137 @@
+"""The language of the wire: the small parts of requests and answers, as the gateway and its clients both read them.
+
+Arrays of any size travel beside these, as tensors (`understudy.framing`) or as plain JSON lists.
+Unknown members are ignored, so that an older client understands a newer gateway.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Vector = tuple[float, float, float]
+Matrix = tuple[Vector, Vector, Vector]
+Voigt = tuple[float, float, float, float, float, float]
+Verdict = Literal["in", "edge", "out"]
+OptionalOutput = Literal["forces_std", "atomic_energies"]
+
+UNITS: Final[Mapping[str, str]] = {
+    "positions": "angstrom",
+    "cell": "angstrom",
+    "energy": "eV",
+    "energy_std": "eV",
+    "atomic_energies": "eV",
+    "forces": "eV/angstrom",
+    "forces_std": "eV/angstrom",
+    "stress": "eV/angstrom^3",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class StructureIn(_Part):
+    """Atoms in space, as a caller sends them."""
+
+    numbers: list[int] = Field(description="atomic numbers, one per atom", min_length=1)
+    positions: list[Vector] = Field(description="angstrom, [n, 3]")
+    cell: Matrix | None = Field(None, description="angstrom, rows are lattice vectors; needed where pbc is true")
+    pbc: bool | tuple[bool, bool, bool] = Field(False, description="periodic along each lattice vector")
+
+
+class PredictRequest(_Part):
+    """Body of `POST /v1/predict/{model}` as JSON."""
+
+    structures: list[StructureIn] = Field(min_length=1)
+    outputs: list[OptionalOutput] = Field([], description="asked for in addition to energy, forces and stress")
+
+
+class DomainVerdict(_Part):
+    """Whether the model was trained for what it was asked."""
+
+    in_domain: bool
+    verdict: Verdict = Field(description="in, at the edge of, or out of the training domain")
+    reasons: list[str] = Field([], description="one sentence each; empty when in the domain")
+    atoms: list[int] = Field([], description="indices of the atoms that the reasons speak of")
+
+
+class ResultHead(_Part):
+    """What is small in the answer for one structure."""
+
+    energy: float | None = Field(None, description="eV, total")
+    energy_std: float | None = Field(
+        None, description="eV, sample standard deviation over the committee (ddof = 1); null for a single member"
+    )
+    domain: DomainVerdict
+
+
+class Result(ResultHead):
+    """The whole answer for one structure, as JSON."""
+
+    forces: list[Vector] = Field(description="eV/angstrom, [n, 3], -dE/dr of the committee mean")
+    stress: Voigt | None = Field(
+        None, description="eV/angstrom^3, xx yy zz yz xz xy, tensile positive; only when periodic in 3 directions"
+    )
+    forces_std: list[Vector] | None = Field(None, description="eV/angstrom, over the committee; only when asked for")
+    atomic_energies: list[float] | None = Field(None, description="eV, one per atom; only when asked for")
+
+
+class _Answer(_Part):
+    model: str
+    version: str
+    digest: str = Field(description="SHA-256 of the model that answered")
+    units: dict[str, str] = Field(description="of every quantity in the answer")
+
+
+class PredictionHead(_Answer):
+    """JSON head of a binary answer; the arrays follow as tensors."""
+
+    results: list[ResultHead]
+
+
+class PredictionAnswer(_Answer):
+    """The same answer wholly as JSON."""
+
+    results: list[Result]
+
+
+class ModelSummary(_Part):
+    """One line of `GET /v1/models`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    name: str
+    family: str
+    version: str = ""
+    digest: str = ""
+    purpose: str = ""
+    elements: list[str] = []
+    formulas: list[str] | None = Field(None, description="Hill formulas trained on; null where any composition goes")
+    members: int = Field(1, description="committee members; energy_std needs at least two")
+
+
+class ModelList(_Part):
+    """Answer of `GET /v1/models`."""
+
+    models: list[ModelSummary]
+
+
+class Problem(_Part):
+    """An error body: RFC 9457, with a stable code, a remedy, and facts as further members."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int
+    code: str
+    detail: str
+    hint: str = ""
+    error: str = Field("", description="detail and hint in one line, for KServe clients")
+    request_id: str | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The typed particulars beside the standard members."""
+        return dict(self.model_extra or {})
