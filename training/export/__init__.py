@@ -1,0 +1,1 @@
+"""Trained networks to the files that are served: ONNX, TorchScript and reference answers."""

@@ -1,0 +1,1 @@
+"""Networks: plain PyTorch modules with no training code in them."""

@@ -1,0 +1,66 @@
+"""The functions that are exported: a committee with the forces of its mean, and with the forces of every member."""
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.hipnn import Batch, HipNN
+
+
+class MeanForces(nn.Module):
+    """The everyday graph: energies of all members, forces and virials of their mean by one backward pass."""
+
+    def __init__(self, network: HipNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        species: Tensor,
+        positions: Tensor,
+        neighbours: Tensor,
+        shifts: Tensor,
+        reverse: Tensor,
+        structure: Tensor,
+        cells: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tensors of contract.signatures.POTENTIAL."""
+        return self.network.evaluate(Batch(species, positions, neighbours, shifts, reverse, structure, cells))
+
+
+class MemberForces(nn.Module):
+    """The graph for force uncertainty: members unrolled, each with its own backward pass."""
+
+    def __init__(self, network: HipNN) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(member(network, m) for m in range(network.config.members))
+
+    def forward(
+        self,
+        species: Tensor,
+        positions: Tensor,
+        neighbours: Tensor,
+        shifts: Tensor,
+        reverse: Tensor,
+        structure: Tensor,
+        cells: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Tensors of contract.signatures.POTENTIAL_MEMBERS."""
+        batch = Batch(species, positions, neighbours, shifts, reverse, structure, cells)
+        each = [network.evaluate(batch) for network in self.members]  # type: ignore[operator]
+        forces = torch.stack([e.forces for e in each])
+        virial = torch.stack([e.virial for e in each]).mean(dim=0)
+        energy = torch.cat([e.energy for e in each])
+        return energy, forces.mean(dim=0), virial, torch.cat([e.atomic_energy for e in each]), forces
+
+
+def member(network: HipNN, index: int) -> HipNN:
+    """One member of a committee as a network of its own, with copies of its weights."""
+    alone = HipNN(network.config.model_copy(update={"members": 1})).to(network.cutoff)
+    shared = {"mu", "sigma"}
+    alone.load_state_dict(
+        {
+            key: value if key.rsplit(".", 1)[-1] in shared else value[index : index + 1]
+            for key, value in network.state_dict().items()
+        }
+    )
+    return alone

@@ -1,0 +1,307 @@
+"""HIP-NN and HIP-NN-TS, a committee in one module, with its forces by a hand-written adjoint.
+
+Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018); tensor sensitivities (l = 1, 2): Chigaev et al., J. Chem. Phys.
+158, 184108 (2023). Members share distances, sensitivities and neighbour gathers and differ in every other weight.
+
+Shapes: M members, N atoms, K neighbour slots, C = 1, 4, 9 components for l = 0, 1, 2, n sensitivities, f features. The bar
+of a name is the derivative of the summed energy with respect to it. Because the energy is a sum over atoms and structures
+share no pairs, one backward pass gives every structure's gradient.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.networks.sensitivity import Geometry, Sensitivity, SensitivityTrace, geometry, unit_vector_gradient
+
+
+class HipNNConfig(BaseModel):
+    """Architecture of a HIP-NN committee. Lengths in angstrom."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    elements: list[int] = Field(min_length=1, description="atomic numbers in one-hot order")
+    order: Literal[0, 1, 2] = Field(1, description="l: highest tensor rank of the sensitivities")
+    features: int = Field(32, ge=1)
+    sensitivities: int = Field(20, ge=1)
+    soft_min_angstrom: float = Field(0.85, gt=0)
+    soft_max_angstrom: float = Field(5.0, gt=0)
+    cutoff_angstrom: float = Field(5.5, gt=0)
+    interaction_layers: int = Field(2, ge=1)
+    atom_layers: int = Field(3, ge=0)
+    members: int = Field(1, ge=1)
+    cusp_regulariser: float = Field(1e-6, gt=0, description="epsilon inside the root of the tensor norms")
+
+
+class Batch(NamedTuple):
+    """Tensors of the `potential` signature (contract/signatures.py)."""
+
+    species: Tensor
+    positions: Tensor
+    neighbours: Tensor
+    shifts: Tensor
+    reverse: Tensor
+    structure: Tensor
+    cells: Tensor
+
+
+class Evaluation(NamedTuple):
+    """Energies eV [M, B] and atomic energies eV [M, N], float64 sums; forces eV/angstrom [N, 3] and virials eV [B, 3, 3]
+    of the committee mean."""
+
+    energy: Tensor
+    forces: Tensor
+    virial: Tensor
+    atomic_energy: Tensor
+
+
+class _Trace(NamedTuple):
+    """What the way back through a block needs."""
+
+    sensitivity: SensitivityTrace
+    gathered: Tensor
+    components: Tensor
+    vector_norm: Tensor | None
+    tensor_norm: Tensor | None
+    activations: list[Tensor]
+
+
+class Interaction(nn.Module):
+    """Wrapped interaction layer: features of the neighbours, weighted by tensor sensitivities, to features of the atom."""
+
+    def __init__(self, config: HipNNConfig, f_in: int, *, first: bool) -> None:
+        super().__init__()
+        members, f = config.members, config.features
+        self.order, self.f_in, self.first = config.order, f_in, first
+        self.sensitivity = Sensitivity(config)
+        self.weight = nn.Parameter(torch.empty(members, config.sensitivities * f_in, f))
+        self.self_weight = nn.Parameter(torch.empty(members, f_in, f))
+        self.bias = nn.Parameter(torch.empty(members, 1, f))
+        self.vector_scale = nn.Parameter(torch.randn(members, 1, f)) if config.order >= 1 else None
+        self.tensor_scale = nn.Parameter(torch.randn(members, 1, f)) if config.order >= 2 else None
+        self.out_weight = nn.Parameter(torch.empty(members, f, f))
+        self.out_bias = nn.Parameter(torch.empty(members, 1, f))
+        self.skip_weight = nn.Parameter(torch.empty(members, f_in, f)) if f_in != f else None
+        self.register_buffer("epsilon", torch.tensor(config.cusp_regulariser), persistent=False)
+        self.epsilon: Tensor
+        self._initialise(config)
+
+    def _initialise(self, config: HipNNConfig) -> None:
+        f_in, f, n = self.f_in, config.features, config.sensitivities
+        nn.init.normal_(self.weight, std=math.sqrt(2.0 / (f_in * (f + n))))
+        nn.init.normal_(self.self_weight, std=math.sqrt(2.0 / (f_in + f)))
+        _linear_default(self.bias, f_in)
+        _linear_default(self.out_weight, f)
+        _linear_default(self.out_bias, f)
+        if self.skip_weight is not None:
+            _linear_default(self.skip_weight, f_in)
+
+    def forward(self, z: Tensor, near: Geometry, neighbours: Tensor) -> tuple[Tensor, _Trace]:
+        """Features z ([N, f_in] one-hot in the first block, else [M, N, f_in]) to [M, N, f]."""
+        sensitivity = self.sensitivity(near)
+        gathered = _member_rows(z)[neighbours]
+        environment = torch.bmm(sensitivity.tensor.transpose(1, 2), gathered)
+        n_atoms, components = environment.shape[0], near.harmonics.shape[2]
+        rows = self._rows(environment, n_atoms, components)
+        a = torch.matmul(rows, self.weight).unflatten(1, (n_atoms, components))
+        p = a[:, :, 0] + torch.matmul(z, self.self_weight) + self.bias
+        vector_norm = tensor_norm = None
+        if self.vector_scale is not None:
+            vector_norm = torch.sqrt((a[:, :, 1:4] ** 2).sum(dim=2) + self.epsilon)
+            p = p + self.vector_scale * vector_norm
+        if self.tensor_scale is not None:
+            squares = (a[:, :, 4:9] ** 2).sum(dim=2) + a[:, :, 4] * a[:, :, 7]
+            tensor_norm = torch.sqrt(squares + squares + self.epsilon)
+            p = p + self.tensor_scale * tensor_norm
+        skip = z if self.skip_weight is None else torch.matmul(z, self.skip_weight)
+        out = torch.matmul(softplus(p), self.out_weight) + self.out_bias + skip
+        return out, _Trace(sensitivity, gathered, a, vector_norm, tensor_norm, [p])
+
+    def backward(self, z_bar: Tensor, trace: _Trace, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Derivative with respect to the sensitivities [N, K, C n], and to the input features unless this block is first."""
+        p_bar = torch.matmul(z_bar, self.out_weight.transpose(1, 2)) * torch.sigmoid(trace.activations[0])
+        a_bar = self._component_gradient(p_bar, trace)
+        rows_bar = torch.matmul(a_bar.flatten(1, 2), self.weight.transpose(1, 2))
+        environment_bar = self._environment_gradient(rows_bar, trace)
+        s_bar = torch.bmm(trace.gathered, environment_bar.transpose(1, 2))
+        if self.first:
+            return s_bar, None
+        pushed = torch.bmm(trace.sensitivity.tensor, environment_bar)
+        received = pushed.flatten(0, 1)[reverse].sum(dim=1)
+        skip = z_bar if self.skip_weight is None else torch.matmul(z_bar, self.skip_weight.transpose(1, 2))
+        return s_bar, _member_axis(received, self.f_in) + torch.matmul(p_bar, self.self_weight.transpose(1, 2)) + skip
+
+    def _rows(self, environment: Tensor, n_atoms: int, components: int) -> Tensor:
+        """[N, C n, (M) f_in] to the left operand of the weight product, [M or 1, N C, n f_in]."""
+        if self.first or self.weight.shape[0] == 1:
+            return environment.reshape(1, n_atoms * components, -1)
+        apart = environment.unflatten(2, (self.weight.shape[0], self.f_in))
+        return apart.permute(2, 0, 1, 3).reshape(self.weight.shape[0], n_atoms * components, -1)
+
+    def _component_gradient(self, p_bar: Tensor, trace: _Trace) -> Tensor:
+        parts, a = [p_bar.unsqueeze(2)], trace.components
+        if self.vector_scale is not None and trace.vector_norm is not None:
+            parts.append(a[:, :, 1:4] * (self.vector_scale * p_bar / trace.vector_norm).unsqueeze(2))
+        if self.tensor_scale is not None and trace.tensor_norm is not None:
+            h = (self.tensor_scale * p_bar / trace.tensor_norm).unsqueeze(2)
+            xx, yy, cross = a[:, :, 4:5], a[:, :, 7:8], a[:, :, 4:9] + a[:, :, 4:9]
+            xy_xz, yz = cross[:, :, 1:3], cross[:, :, 4:5]
+            parts += [h * (xx + xx + yy), h * xy_xz, h * (yy + yy + xx), h * yz]
+        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+    def _environment_gradient(self, rows_bar: Tensor, trace: _Trace) -> Tensor:
+        """[M, N C, n f_in] back to [N, C n, (M) f_in]; in the first block all members see the same neighbours: summed."""
+        n_atoms, channels = trace.sensitivity.tensor.shape[0], trace.sensitivity.tensor.shape[2]
+        if self.first or self.weight.shape[0] == 1:
+            return rows_bar.sum(dim=0).reshape(n_atoms, channels, self.f_in)
+        apart = rows_bar.reshape(self.weight.shape[0], n_atoms, channels, self.f_in)
+        return apart.permute(1, 2, 0, 3).reshape(n_atoms, channels, -1)
+
+
+class AtomLayer(nn.Module):
+    """Wrapped linear layer: z + R softplus(B z + c) + r, [M, N, f]."""
+
+    def __init__(self, members: int, f: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, f, f))
+        self.bias = nn.Parameter(torch.empty(members, 1, f))
+        self.out_weight = nn.Parameter(torch.empty(members, f, f))
+        self.out_bias = nn.Parameter(torch.empty(members, 1, f))
+        nn.init.normal_(self.weight, std=math.sqrt(1.0 / f))
+        for parameter in (self.bias, self.out_weight, self.out_bias):
+            _linear_default(parameter, f)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        p = torch.matmul(z, self.weight) + self.bias
+        return z + torch.matmul(softplus(p), self.out_weight) + self.out_bias, p
+
+    def backward(self, z_bar: Tensor, p: Tensor) -> Tensor:
+        p_bar = torch.matmul(z_bar, self.out_weight.transpose(1, 2)) * torch.sigmoid(p)
+        return z_bar + torch.matmul(p_bar, self.weight.transpose(1, 2))
+
+
+class Block(nn.Module):
+    """An interaction layer, its atom layers and a linear readout of one order of the hierarchy."""
+
+    def __init__(self, config: HipNNConfig, f_in: int, *, first: bool) -> None:
+        super().__init__()
+        self.interaction = Interaction(config, f_in, first=first)
+        self.atom_layers = nn.ModuleList(AtomLayer(config.members, config.features) for _ in range(config.atom_layers))
+        self.readout = nn.Parameter(torch.empty(config.members, config.features, 1))
+        self.readout_bias = nn.Parameter(torch.empty(config.members, 1))
+        _linear_default(self.readout, config.features)
+        _linear_default(self.readout_bias, config.features)
+
+    def forward(self, z: Tensor, near: Geometry, neighbours: Tensor) -> tuple[Tensor, Tensor, _Trace]:
+        """Features [M, N, f], this order's atomic energies [M, N] in eV, and the trace for the way back."""
+        z, trace = self.interaction(z, near, neighbours)
+        for layer in self.atom_layers:
+            z, p = layer(z)
+            trace.activations.append(p)
+        return z, torch.matmul(z, self.readout).squeeze(2) + self.readout_bias, trace
+
+    def backward(self, z_bar: Tensor, trace: _Trace, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
+        for layer, p in zip(reversed(self.atom_layers), reversed(trace.activations[1:]), strict=True):
+            z_bar = layer.backward(z_bar, p)  # type: ignore[operator]
+        return self.interaction.backward(z_bar, trace, reverse)
+
+
+class HipNN(nn.Module):
+    """A committee of HIP-NN networks. Energies leave out the atomic references, which are added in float64 outside."""
+
+    def __init__(self, config: HipNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [len(config.elements)] + [config.features] * (config.interaction_layers - 1)
+        self.blocks = nn.ModuleList(Block(config, w, first=k == 0) for k, w in enumerate(widths))
+        self.register_buffer("elements", torch.tensor(config.elements), persistent=False)
+        self.register_buffer("cutoff", torch.tensor(config.cutoff_angstrom), persistent=False)
+        self.register_buffer("third", torch.tensor(1.0 / 3.0, dtype=torch.float64).to(torch.float32), persistent=False)
+        self.elements: Tensor
+        self.cutoff: Tensor
+        self.third: Tensor
+
+    def hierarchy(self, batch: Batch) -> Tensor:
+        """Atomic energies of each order of the hierarchy, eV [orders, M, N]."""
+        near = self._geometry(batch)
+        return torch.stack([energy for energy, _ in self._forward(batch, near)])
+
+    def atomic_energy(self, batch: Batch) -> Tensor:
+        """Atomic energies without references, eV [M, N]."""
+        return self.hierarchy(batch).sum(dim=0)
+
+    def energy(self, batch: Batch) -> Tensor:
+        """Energies without references, eV [M, B], float64 sums."""
+        return sum_per_structure(self.atomic_energy(batch), batch)
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Energies of all members; forces and virials of their mean by the adjoint. No autograd in it, yet differentiable."""
+        near = self._geometry(batch)
+        passed = self._forward(batch, near)
+        atomic = torch.stack([energy for energy, _ in passed]).sum(dim=0)
+        gradient = self._pair_gradient([trace for _, trace in passed], near, batch.reverse)
+        forces = gradient.sum(dim=1) - gradient.flatten(0, 1)[batch.reverse].sum(dim=1)
+        moment = torch.matmul(near.displacement.transpose(1, 2), gradient).flatten(1)
+        virial = sum_per_structure(moment.transpose(0, 1), batch).transpose(0, 1).unflatten(1, (3, 3))
+        return Evaluation(sum_per_structure(atomic, batch), forces, virial.to(forces.dtype), atomic)
+
+    def _geometry(self, batch: Batch) -> Geometry:
+        return geometry(batch.positions, batch.neighbours, batch.shifts, self.cutoff, self.third, self.config.order)
+
+    def _forward(self, batch: Batch, near: Geometry) -> list[tuple[Tensor, _Trace]]:
+        z = (batch.species.unsqueeze(1) == self.elements).to(batch.positions.dtype)
+        passed = []
+        for block in self.blocks:
+            z, energy, trace = block(z, near, batch.neighbours)
+            passed.append((energy, trace))
+        return passed
+
+    def _pair_gradient(self, traces: list[_Trace], near: Geometry, reverse: Tensor) -> Tensor:
+        """Derivative of the summed mean energy with respect to each displacement, eV/angstrom [N, K, 3]."""
+        z_bar: Tensor | None = None
+        radial = harmonic = None
+        for block, trace in zip(reversed(self.blocks), reversed(traces), strict=True):
+            seed = block.readout.transpose(1, 2) / self.config.members  # type: ignore[operator]
+            z_bar = seed.expand(-1, reverse.shape[0], -1) if z_bar is None else z_bar + seed
+            s_bar, z_bar = block.backward(z_bar, trace, reverse)  # type: ignore[operator]
+            r, y = trace.sensitivity.gradient(s_bar, near)
+            radial = r if radial is None else radial + r
+            harmonic = y if harmonic is None or y is None else harmonic + y
+        if radial is None:
+            raise ValueError("a network needs at least one block")
+        return unit_vector_gradient(radial, harmonic, near)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """ln(1 + exp x); in float64 by a form that ONNX Runtime has a kernel for."""
+    if x.dtype == torch.float32:
+        return F.softplus(x)
+    return torch.relu(x) + torch.log(1.0 + torch.exp(-torch.abs(x)))
+
+
+def sum_per_structure(values: Tensor, batch: Batch) -> Tensor:
+    """Sum [X, N] over the atoms of each structure in float64: [X, B]. scatter_add, never index_add: see EXPORT traps."""
+    index = batch.structure.unsqueeze(0).expand(values.shape[0], -1)
+    totals = torch.zeros(values.shape[0], batch.cells.shape[0], dtype=torch.float64, device=values.device)
+    return totals.scatter_add(1, index, values.to(torch.float64))
+
+
+def _member_rows(z: Tensor) -> Tensor:
+    """[M, N, f] to rows of all members' features, [N, M f]; a one-hot [N, f] stays."""
+    if z.dim() == 2:
+        return z
+    return z.squeeze(0) if z.shape[0] == 1 else z.transpose(0, 1).flatten(1)
+
+
+def _member_axis(rows: Tensor, f: int) -> Tensor:
+    """[N, M f] back to [M, N, f]."""
+    return rows.unflatten(1, (-1, f)).transpose(0, 1)
+
+
+def _linear_default(parameter: Tensor, fan_in: int) -> None:
+    bound = 1.0 / math.sqrt(fan_in)
+    nn.init.uniform_(parameter, -bound, bound)

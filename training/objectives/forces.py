@@ -1,0 +1,110 @@
+"""Energies and forces: the gradient of a force loss by double backpropagation, by the adjoint, or by a directional difference.
+
+Directional difference: Smith, Lubbers, Thompson, Barros, "Simple and efficient algorithms for training machine learning
+potentials to force data", arXiv:2006.05475. With v = dL_F/df and w = dL_E/dE held fixed,
+
+    dL/dtheta = d/dtheta sum_b [ w_b (E+ + E-) / 2 - (E+ - E-) / (2 eta_b) ] + O(eta^2),   E+- = E(r +- eta v),
+
+so no second derivative is ever taken.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from training.networks.hipnn import Batch, HipNN
+from training.objectives.losses import Labels, Objective, rmse_plus_mae
+
+ForceMode = Literal["double_backprop", "adjoint", "directional_difference"]
+
+
+@dataclass(frozen=True)
+class EnergyForceObjective:
+    """RMSE + MAE of energies (eV) and of force components (eV/angstrom) of every member.
+
+    Args:
+        energy_weight, force_weight: dimensionless.
+        mode: how the gradient of the force term is taken. `adjoint` backpropagates through the network's own adjoint.
+        displacement_angstrom: largest displacement of an atom in a directional difference.
+    """
+
+    energy_weight: float = 1.0
+    force_weight: float = 1.0
+    mode: ForceMode = "adjoint"
+    displacement_angstrom: float = 1e-3
+
+    def __call__(self, network: HipNN, batch: Batch, labels: Labels) -> Objective:
+        if labels.forces is None:
+            raise ValueError("this objective needs forces; the data have none")
+        route = {
+            "double_backprop": self._double_backprop,
+            "adjoint": self._adjoint,
+            "directional_difference": self._directional_difference,
+        }
+        return route[self.mode](network, batch, labels, labels.forces)
+
+    def _double_backprop(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
+        energy, forces = energy_and_forces(network, batch, create_graph=True)
+        return self._sum(energy, forces, labels, target)
+
+    def _adjoint(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
+        if network.config.members != 1:
+            raise ValueError("mode 'adjoint' trains one member at a time; use 'double_backprop' for a committee")
+        evaluation = network.evaluate(batch)
+        return self._sum(evaluation.energy, evaluation.forces.unsqueeze(0), labels, target)
+
+    def _directional_difference(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
+        if network.config.members != 1:
+            raise ValueError("mode 'directional_difference' trains one member at a time")
+        energy, forces = energy_and_forces(network, batch, create_graph=False)
+        energy, forces = energy.detach().requires_grad_(), forces.detach().requires_grad_()
+        loss = self._sum(energy, forces, labels, target)
+        w, v = torch.autograd.grad(loss.surrogate, (energy, forces))
+        step = _step_lengths(v[0], batch, self.displacement_angstrom)
+        moved = _displaced(batch, step.to(v.dtype)[batch.structure].unsqueeze(1) * v[0])
+        plus, minus = network.energy(moved).chunk(2, dim=1)
+        slope = torch.where(step > 0, (plus - minus) / (2.0 * step.clamp_min(1e-30)), 0.0)
+        return Objective((0.5 * w * (plus + minus) - slope).sum(), loss.terms)
+
+    def _sum(self, energy: Tensor, forces: Tensor, labels: Labels, target: Tensor) -> Objective:
+        on_energy = rmse_plus_mae(energy - labels.energy, labels.weight)
+        on_forces = rmse_plus_mae((forces - target).flatten(1))
+        members = energy.shape[0]
+        terms = {"energy": on_energy.item() / members, "forces": on_forces.item() / members}
+        return Objective(self.energy_weight * on_energy + self.force_weight * on_forces, terms)
+
+
+def energy_and_forces(network: HipNN, batch: Batch, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """Energies eV [M, B] and forces eV/angstrom [M, N, 3] of every member by automatic differentiation."""
+    positions = batch.positions.detach().requires_grad_()
+    energy = network.energy(batch._replace(positions=positions))
+    gradients = [
+        torch.autograd.grad(energy[m].sum(), positions, create_graph=create_graph, retain_graph=True)[0]
+        for m in range(network.config.members)
+    ]
+    return energy, -torch.stack(gradients)
+
+
+def _step_lengths(v: Tensor, batch: Batch, displacement: float) -> Tensor:
+    """eta per structure, float64 [B]: the longest displacement becomes `displacement`; zero where v is zero."""
+    length = v.norm(dim=1).to(torch.float64)
+    longest = torch.zeros(batch.cells.shape[0], dtype=torch.float64, device=v.device)
+    longest = longest.scatter_reduce(0, batch.structure, length, "amax")
+    return torch.where(longest > 0, displacement / longest.clamp_min(1e-30), 0.0)
+
+
+def _displaced(batch: Batch, by: Tensor) -> Batch:
+    """Both displaced copies as one batch of 2 B structures that share the neighbour lists."""
+    n_atoms, n_slots = batch.neighbours.shape
+    n_structures = batch.cells.shape[0]
+    return Batch(
+        torch.cat([batch.species, batch.species]),
+        torch.cat([batch.positions + by, batch.positions - by]),
+        torch.cat([batch.neighbours, batch.neighbours + n_atoms]),
+        torch.cat([batch.shifts, batch.shifts]),
+        torch.cat([batch.reverse, batch.reverse + n_atoms * n_slots]),
+        torch.cat([batch.structure, batch.structure + n_structures]),
+        torch.cat([batch.cells, batch.cells]),
+    )

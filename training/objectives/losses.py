@@ -1,0 +1,58 @@
+"""Objectives of potentials: energies alone, and energies with forces.
+
+Every objective returns an `Objective`: `surrogate`, a scalar whose backward() gives the parameter gradients, and the value of
+each term. For most objectives the surrogate is the loss; for directional differences it is not (see forces.py).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.networks.hipnn import Batch, HipNN
+
+RMSE_GUARD = 1e-16
+
+
+class Labels(NamedTuple):
+    """Targets of a batch, atomic references already subtracted.
+
+    energy: eV [B]; forces: eV/angstrom [N, 3] or None; weight: [M, B], how much a configuration counts for a member (zero for
+    the fold that a member is kept from), or None for one everywhere.
+    """
+
+    energy: Tensor
+    forces: Tensor | None = None
+    weight: Tensor | None = None
+
+
+class Objective(NamedTuple):
+    """The scalar to call backward() on, and the terms of the loss for the log."""
+
+    surrogate: Tensor
+    terms: dict[str, float]
+
+
+ObjectiveFunction = Callable[[HipNN, Batch, Labels], Objective]
+
+
+def rmse_plus_mae(error: Tensor, weight: Tensor | None = None) -> Tensor:
+    """RMSE + MAE of each member, summed over members: the loss of this family of codes, in the unit of the error.
+
+    Args:
+        error: [M, X], prediction minus target.
+        weight: [M, X] or None.
+    """
+    if weight is None:
+        weight = torch.ones_like(error)
+    total = weight.sum(dim=1).clamp_min(1e-12)
+    mean_square = (weight * error * error).sum(dim=1) / total
+    mean_absolute = (weight * error.abs()).sum(dim=1) / total
+    return (torch.sqrt(mean_square + RMSE_GUARD) + mean_absolute).sum()
+
+
+def energy_objective(network: HipNN, batch: Batch, labels: Labels) -> Objective:
+    """Energies alone."""
+    loss = rmse_plus_mae(network.energy(batch) - labels.energy, labels.weight)
+    return Objective(loss, {"energy": loss.item() / network.config.members})
