@@ -69,7 +69,7 @@ $(SERVE): $(PINS) | $(BIN)/python
 $(TRAIN): $(SERVE)
 	$(PIP) install --quiet --no-deps --no-index '$(TORCH)' 2>/dev/null \
 	  || $(PIP) install --no-deps --retries 2 --index-url $(TORCH_INDEX) '$(TORCH)' \
-	  || { echo 'No torch from $(TORCH_INDEX). Name another index: make TORCH_INDEX=https://download.pytorch.org/whl/cu130 (with CUDA)'; exit 1; }
+	  || { echo 'No torch from $(TORCH_INDEX): name a package index that has it, make TORCH_INDEX=URL'; exit 1; }
 	$(PIP) install $(OURS) '.[cpu,train]'
 	@touch $@
 
