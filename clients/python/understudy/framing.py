@@ -336,7 +336,7 @@ def _from_bytes(name: str, buffer: memoryview, shape: tuple[int, ...], dtype: np
 def _from_json(name: str, data: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if dtype == np.float16:
         raise FramingError("malformed_data", f"FP16 tensor '{name}' is only taken as binary.", tensor=name)
-    array = _numbers(name, data)
+    array = _numbers(name, data, dtype)
     if array.size and array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]:
         raise _wrong_kind(name, dtype, str(array.dtype))
     if array.shape not in (shape, (math.prod(shape),)):
@@ -351,11 +351,20 @@ def _from_json(name: str, data: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     return _cast_exactly(name, array, dtype).reshape(shape)
 
 
-def _numbers(name: str, data: Any) -> Array:
+def _numbers(name: str, data: Any, dtype: np.dtype[Any]) -> Array:
+    values = data if isinstance(data, list) else [data]
     try:
-        return np.asarray(data if isinstance(data, list) else [data])
+        array = np.asarray(values)
+        if dtype == np.uint64 and array.dtype == np.float64:  # NumPy's choice for a list with and without the top bit
+            return _as_uint64(np.asarray(values, object), array)
     except (ValueError, OverflowError) as error:
         raise FramingError("malformed_data", f"Tensor '{name}' is ragged or nested too deeply.", tensor=name) from error
+    return array
+
+
+def _as_uint64(exact: Array, otherwise: Array) -> Array:
+    whole = all(type(value) is int and 0 <= value < 2**64 for value in exact.flat)
+    return exact.astype(np.uint64) if whole else otherwise
 
 
 def _wrong_kind(name: str, dtype: np.dtype[Any], got: str) -> FramingError:
