@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.constants import ExactConstants
 from training.networks.sensitivity import Geometry, Sensitivity, SensitivityTrace, geometry, unit_vector_gradient
+
+READOUT_DECAY = 1e-2
 
 
 class HipNNConfig(BaseModel):
@@ -70,7 +73,7 @@ class _Trace(NamedTuple):
     activations: list[Tensor]
 
 
-class Interaction(nn.Module):
+class Interaction(ExactConstants):
     """Wrapped interaction layer: features of the neighbours, weighted by tensor sensitivities, to features of the atom."""
 
     def __init__(self, config: HipNNConfig, f_in: int, *, first: bool) -> None:
@@ -86,7 +89,7 @@ class Interaction(nn.Module):
         self.out_weight = nn.Parameter(torch.empty(members, f, f))
         self.out_bias = nn.Parameter(torch.empty(members, 1, f))
         self.skip_weight = nn.Parameter(torch.empty(members, f_in, f)) if f_in != f else None
-        self.register_buffer("epsilon", torch.tensor(config.cusp_regulariser), persistent=False)
+        self.register_constant("epsilon", config.cusp_regulariser)
         self.epsilon: Tensor
         self._initialise(config)
 
@@ -210,7 +213,7 @@ class Block(nn.Module):
         return self.interaction.backward(z_bar, trace, reverse)
 
 
-class HipNN(nn.Module):
+class HipNN(ExactConstants):
     """A committee of HIP-NN networks. Energies leave out the atomic references, which are added in float64 outside."""
 
     def __init__(self, config: HipNNConfig) -> None:
@@ -218,12 +221,20 @@ class HipNN(nn.Module):
         self.config = config
         widths = [len(config.elements)] + [config.features] * (config.interaction_layers - 1)
         self.blocks = nn.ModuleList(Block(config, w, first=k == 0) for k, w in enumerate(widths))
+        self._scale_readouts()
         self.register_buffer("elements", torch.tensor(config.elements), persistent=False)
-        self.register_buffer("cutoff", torch.tensor(config.cutoff_angstrom), persistent=False)
-        self.register_buffer("third", torch.tensor(1.0 / 3.0, dtype=torch.float64).to(torch.float32), persistent=False)
+        self.register_constant("cutoff", config.cutoff_angstrom)
+        self.register_constant("third", 1.0 / 3.0)
         self.elements: Tensor
         self.cutoff: Tensor
         self.third: Tensor
+
+    @torch.no_grad()
+    def _scale_readouts(self) -> None:
+        """Start near zero, higher orders nearer: d_1 = d, d_2 = d^2, d_3 = d^4 ... with d = 0.01."""
+        for k, block in enumerate(self.blocks):
+            for parameter in (block.readout, block.readout_bias):
+                parameter.mul_(READOUT_DECAY ** (2**k))  # type: ignore[operator]
 
     def hierarchy(self, batch: Batch) -> Tensor:
         """Atomic energies of each order of the hierarchy, eV [orders, M, N]."""
