@@ -1,0 +1,143 @@
+"""Do the forces fit the energies? Finite differences between close frames, before any model exists."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from training.data.dataset import Dataset
+from training.data.fingerprints import inverse_distances
+
+_MOST_FRAMES: Final = 3000
+_FEWEST_PAIRS: Final = 10
+_FEWEST_CONCLUSIVE: Final = 0.8
+_MOST_DISTANCES: Final = 64
+_MAX_STEP_ANGSTROM: Final = 0.6
+_MIN_STEP_ANGSTROM: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class ForceAgreement:
+    """Regression through the origin of energy differences on -F dr.
+
+    Attributes:
+        pairs: pairs of close frames used.
+        slope: 1 if forces are -dE/dr in the unit of the energies per angstrom; -1 if they are the gradient.
+        correlation: of the two, about the origin, -1 to 1.
+        step_angstrom: typical distance of the two frames in 3N dimensions, after superposition.
+    """
+
+    pairs: int
+    slope: float
+    correlation: float
+    step_angstrom: float
+
+    @property
+    def conclusive(self) -> bool:
+        """Correlated well enough to tell a sign and a unit."""
+        return abs(self.correlation) >= _FEWEST_CONCLUSIVE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pairs} pairs of frames {self.step_angstrom:.2g} angstrom apart: slope {self.slope:.4g}, "
+            f"correlation {self.correlation:.3f}"
+        )
+
+
+def force_agreement(dataset: Dataset) -> ForceAgreement | None:
+    """Compare energy differences of close frames with the mean of their forces along the way between them.
+
+    Molecules are compared with their nearest frame and their successor, superposed (Kabsch, Acta Cryst. A32, 922
+    (1976)); periodic frames with their successor of the same cell. The error of the trapezoid rule is of third order in
+    the step, so only steps up to 0.6 angstrom (norm over all atoms) count, and of these the shorter half. At most 3,000
+    frames are looked at.
+
+    Returns:
+        None if there are no forces or fewer than 10 close pairs.
+    """
+    if dataset.forces is None:
+        return None
+    differences = [_differences(dataset, dataset.forces, frames) for frames in _same_atoms(dataset)]
+    table = np.concatenate([np.zeros((0, 3)), *differences])
+    step, energy, work = table[_short_steps(table[:, 0])].T
+    if len(step) < _FEWEST_PAIRS or not work.any() or not energy.any():
+        return None
+    product = float(work @ energy)
+    correlation = product / float(np.linalg.norm(work) * np.linalg.norm(energy))
+    return ForceAgreement(len(step), product / float(work @ work), correlation, float(np.median(step)))
+
+
+def _same_atoms(dataset: Dataset) -> list[NDArray[np.int64]]:
+    """Frames with the same atoms in the same order, and the same periodicity; at most 3,000 in all."""
+    batches: dict[bytes, list[int]] = {}
+    for i in np.flatnonzero(dataset.sizes > 1)[:_MOST_FRAMES]:
+        key = dataset.numbers[dataset.atoms_of(int(i))].tobytes() + dataset.pbc[i].tobytes()
+        batches.setdefault(key, []).append(int(i))
+    return [np.array(frames, np.int64) for frames in batches.values() if len(frames) > 1]
+
+
+def _differences(dataset: Dataset, forces: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows of step (angstrom), energy difference and -mean(F) dr, for pairs of these frames."""
+    rows = dataset.offsets[frames][:, None] + np.arange(dataset.sizes[frames[0]])
+    positions, force, energy = dataset.positions[rows], forces[rows], dataset.energy[frames]
+    if dataset.pbc[frames[0]].any():
+        first, second = _successors_in_cell(dataset, frames)
+        move = _nearest_image(dataset, frames[first], positions[second] - positions[first])
+        mean_force = 0.5 * (force[first] + force[second])
+    else:
+        first, second = _close_molecules(positions)
+        turn = _rotations(positions[second], positions[first])
+        move = _centred(positions[second]) @ turn - _centred(positions[first])
+        mean_force = 0.5 * (force[first] + force[second] @ turn)
+    work = -(mean_force * move).sum(axis=(1, 2))
+    return np.stack([np.linalg.norm(move, axis=(1, 2)), energy[second] - energy[first], work], axis=1)
+
+
+def _close_molecules(positions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each frame with its successor and with its nearest frame, each pair once."""
+    count, shape = len(positions), inverse_distances(positions)
+    shape = shape[:, :: max(1, shape.shape[1] // _MOST_DISTANCES)]
+    nearest = cKDTree(shape).query(shape, k=2)[1]
+    successor = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)
+    pairs = np.unique(np.sort(np.concatenate([successor, nearest.reshape(count, 2)]), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _successors_in_cell(dataset: Dataset, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, second = np.arange(len(frames) - 1), np.arange(1, len(frames))
+    if dataset.cells is None:
+        return first[:0], second[:0]
+    same = np.isclose(dataset.cells[frames[first]], dataset.cells[frames[second]], atol=1e-8).all(axis=(1, 2))
+    return first[same], second[same]
+
+
+def _nearest_image(dataset: Dataset, frames: NDArray[np.int64], move: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Displacements with whole lattice vectors of periodic directions taken off."""
+    if dataset.cells is None or not len(frames):
+        return move
+    cell = dataset.cells[frames]
+    turns = np.round(move @ np.linalg.inv(cell)) * dataset.pbc[frames][:, None, :]
+    return move - turns @ cell
+
+
+def _centred(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = positions - positions.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _rotations(moving: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Proper rotations R [m, 3, 3] such that centred moving @ R lies best on centred target."""
+    u, _, vt = np.linalg.svd(np.swapaxes(_centred(moving), 1, 2) @ _centred(target))
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    rotation: NDArray[np.float64] = u @ vt
+    return rotation
+
+
+def _short_steps(step: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Pairs that moved, by at most 0.6 angstrom; of these the shorter half, if that leaves enough."""
+    usable = np.flatnonzero((step > _MIN_STEP_ANGSTROM) & (step < _MAX_STEP_ANGSTROM))
+    order: NDArray[np.int64] = usable[np.argsort(step[usable], kind="stable")]
+    return order[: max(_FEWEST_PAIRS, len(order) // 2)]
