@@ -37,7 +37,9 @@ class Domain(_Part):
 
     elements: list[str] = Field(min_length=1)
     cutoff_angstrom: float = Field(gt=0)
-    formulas: list[str] | None = Field(None, description="Hill formulas of the training set; null means any composition")
+    formulas: list[str] | None = Field(
+        None, description="Hill formulas of the training set; null means any composition"
+    )
     min_distance_angstrom: dict[str, float] = Field(
         default_factory=dict, description="smallest distance in training by sorted pair of elements, such as C-H"
     )

@@ -49,62 +49,86 @@ class InvalidInput(UnderstudyError):
 
 
 class MalformedInput(InvalidInput):
+    """Not of the shape or type that was asked for."""
+
     code = "malformed_input"
     title = "Malformed input"
 
 
 class BadShape(MalformedInput):
+    """An array is not of the shape that was asked for."""
+
     code = "bad_shape"
     title = "Wrong shape"
 
 
 class BadType(MalformedInput):
+    """Text, booleans or nulls where numbers were asked for, or the reverse."""
+
     code = "bad_type"
     title = "Wrong type"
 
 
 class NonFinite(MalformedInput):
+    """NaN or infinity."""
+
     code = "non_finite"
     title = "Not a finite number"
 
 
 class UnphysicalInput(InvalidInput):
+    """Well-formed, but not physics."""
+
     code = "unphysical_input"
     status = 422
     title = "Unphysical input"
 
 
 class EmptyStructure(UnphysicalInput):
+    """A structure without atoms."""
+
     code = "empty_structure"
     title = "Empty structure"
 
 
 class UnknownElement(UnphysicalInput):
+    """An atomic number that is no element."""
+
     code = "unknown_element"
     title = "Unknown element"
 
 
 class CoordinateRange(UnphysicalInput):
+    """Atoms absurdly far from the origin."""
+
     code = "coordinate_range"
     title = "Coordinates out of range"
 
 
 class CoincidentAtoms(UnphysicalInput):
+    """Two atoms at one place."""
+
     code = "coincident_atoms"
     title = "Coincident atoms"
 
 
 class MissingCell(UnphysicalInput):
+    """Periodic, but without lattice vectors."""
+
     code = "missing_cell"
     title = "Periodic without a cell"
 
 
 class SingularCell(UnphysicalInput):
+    """Lattice vectors that span no volume."""
+
     code = "singular_cell"
     title = "Singular cell"
 
 
 class TooLarge(InvalidInput):
+    """Over a limit of the model or the server."""
+
     code = "cost_over_limit"
     status = 413
     title = "Structure too large"

@@ -1,8 +1,9 @@
 """Structures to neighbour batches: the padded layout with a reverse map that the `potential` graphs read.
 
-A directed pair (i, j, T) has |r_j - r_i + T.cell| < cutoff. Slot (i, k) has the flat index i * K + k. `reverse` points at
-the slot that holds the opposite pair, so that sums over "who points at me" are gathers, not scatters. A padded slot points
-at its own atom, is 2 x cutoff away and is its own reverse: it adds exactly zero, and no structure can reach another.
+A directed pair (i, j, T) has |r_j - r_i + T.cell| < cutoff. Slot (i, k) has the flat index i * K + k. `reverse` points
+at the slot that holds the opposite pair, so that sums over "who points at me" are gathers, not scatters. A padded slot
+points at its own atom, is 2 x cutoff away and is its own reverse: it adds exactly zero, and no structure can reach
+another.
 """
 
 import threading
@@ -54,12 +55,13 @@ class Graph:
 
     @property
     def n_atoms(self) -> int:
+        """Atoms."""
         return len(self.species)
 
     @property
     def degree(self) -> int:
         """K, the largest number of neighbours of an atom (at least 1)."""
-        return self.neighbours.shape[1]
+        return int(self.neighbours.shape[1])
 
     @property
     def cost(self) -> int:
@@ -221,7 +223,7 @@ def _refuse_coincident(nearest: NDArray[np.int64], distance: NDArray[np.float64]
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _pairs_in_vacuum(positions: NDArray[np.float64], cutoff2: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     n = len(positions)
     first = np.empty(n * (n - 1) // 2, np.int64)
@@ -239,7 +241,7 @@ def _pairs_in_vacuum(positions: NDArray[np.float64], cutoff2: float) -> tuple[ND
     return first[:count], second[:count]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _fill(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
@@ -248,9 +250,7 @@ def _fill(
     cell: NDArray[np.float64],
     width: int,
     pad_shift: float,
-) -> tuple[
-    NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]
-]:
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Lay a half list out in rows of `width` slots; both directions of a pair know each other's slot."""
     n = len(positions)
     neighbours = np.empty((n, width), np.int64)
@@ -284,7 +284,7 @@ def _fill(
     return neighbours, shifts, slots, nearest, np.sqrt(nearest2)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _pad(
     atoms: NDArray[np.int64],
     degrees: NDArray[np.int64],

@@ -42,7 +42,7 @@ _POTENTIAL_INPUTS: Final = (
 )
 
 _POTENTIAL_OUTPUTS: Final = (
-    TensorSpec("energy", "float32", ("M", "B"), "eV, without the atomic references of the card"),
+    TensorSpec("energy", "float64", ("M", "B"), "eV, summed in float64, without the atomic references of the card"),
     TensorSpec("forces", "float32", ("N", 3), "eV/angstrom, -dE/dr of the committee mean"),
     TensorSpec("virial", "float32", ("B", 3, 3), "eV, dE/dstrain of the committee mean"),
     TensorSpec("atomic_energy", "float32", ("M", "N"), "eV, without the atomic references"),

@@ -1,4 +1,4 @@
-"""A model card as a Triton config.pbtxt. Generated, never edited by hand: the gateway collates, so Triton does not batch."""
+"""A model card as a Triton config.pbtxt. Never edited by hand. The gateway collates, so Triton does not batch."""
 
 from contract.card import ModelCard
 from contract.signatures import GRAPHS, TRITON_TYPES, TensorSpec

@@ -1,4 +1,4 @@
-"""Units and sign conventions. Inside Understudy: eV, angstrom, eV/angstrom, eV/angstrom^3; force = -dE/dr; tensile stress > 0.
+"""Units and signs. Inside Understudy: eV, angstrom, eV/angstrom, eV/angstrom^3; force = -dE/dr; tensile stress > 0.
 
 Values: CODATA 2014 as in ase.units, so that labels converted with ASE agree to the last digit.
 """

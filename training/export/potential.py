@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxscript import opset20
 from numpy.typing import NDArray
+from onnxscript import opset20
 from torch import Tensor, nn
 
 from contract.graphs import Graph, build_graph, collate
@@ -72,7 +72,7 @@ def write_onnx(module: nn.Module, example: tuple[Tensor, ...], signature: Signat
 def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     """Trace the module and save it; sizes stay free because the module has no size-dependent branch."""
     with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(module, example, check_trace=False)
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.freeze(traced.eval()).save(str(path))
 
 

@@ -1,11 +1,11 @@
 """HIP-NN and HIP-NN-TS, a committee in one module, with its forces by a hand-written adjoint.
 
-Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018); tensor sensitivities (l = 1, 2): Chigaev et al., J. Chem. Phys.
-158, 184108 (2023). Members share distances, sensitivities and neighbour gathers and differ in every other weight.
+Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018); tensor sensitivities (l = 1, 2): Chigaev et al., J. Chem.
+Phys. 158, 184108 (2023). Members share distances and sensitivities and differ in every other weight.
 
-Shapes: M members, N atoms, K neighbour slots, C = 1, 4, 9 components for l = 0, 1, 2, n sensitivities, f features. The bar
-of a name is the derivative of the summed energy with respect to it. Because the energy is a sum over atoms and structures
-share no pairs, one backward pass gives every structure's gradient.
+Shapes: M members, N atoms, K neighbour slots, C = 1, 4, 9 components for l = 0, 1, 2, n sensitivities, f features. The
+bar of a name is the derivative of the summed energy with respect to it. Because the energy is a sum over atoms and
+structures share no pairs, one backward pass gives every structure's gradient.
 """
 
 import math
@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.networks.constants import ExactConstants
 from training.networks.sensitivity import Geometry, Sensitivity, SensitivityTrace, geometry, unit_vector_gradient
@@ -53,8 +52,7 @@ class Batch(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Energies eV [M, B] and atomic energies eV [M, N], float64 sums; forces eV/angstrom [N, 3] and virials eV [B, 3, 3]
-    of the committee mean."""
+    """Energies eV [M, B], float64; forces eV/angstrom [N, 3] and virials eV [B, 3, 3] of the mean; atomic energies."""
 
     energy: Tensor
     forces: Tensor
@@ -66,15 +64,14 @@ class _Trace(NamedTuple):
     """What the way back through a block needs."""
 
     sensitivity: SensitivityTrace
-    gathered: Tensor
-    components: Tensor
-    vector_norm: Tensor | None
-    tensor_norm: Tensor | None
+    gathered: list[Tensor]
+    components: list[Tensor]
+    norms: list[Tensor]
     activations: list[Tensor]
 
 
 class Interaction(ExactConstants):
-    """Wrapped interaction layer: features of the neighbours, weighted by tensor sensitivities, to features of the atom."""
+    """Wrapped interaction layer: features of the neighbours, weighted by sensitivities, to features of the atom."""
 
     def __init__(self, config: HipNNConfig, f_in: int, *, first: bool) -> None:
         super().__init__()
@@ -104,65 +101,62 @@ class Interaction(ExactConstants):
             _linear_default(self.skip_weight, f_in)
 
     def forward(self, z: Tensor, near: Geometry, neighbours: Tensor) -> tuple[Tensor, _Trace]:
-        """Features z ([N, f_in] one-hot in the first block, else [M, N, f_in]) to [M, N, f]."""
+        """Features z ([1, N, f_in] one-hot in the first block, else [M, N, f_in]) to [M, N, f]."""
         sensitivity = self.sensitivity(near)
-        gathered = _member_rows(z)[neighbours]
-        environment = torch.bmm(sensitivity.tensor.transpose(1, 2), gathered)
-        n_atoms, components = environment.shape[0], near.harmonics.shape[2]
-        rows = self._rows(environment, n_atoms, components)
-        a = torch.matmul(rows, self.weight).unflatten(1, (n_atoms, components))
-        p = a[:, :, 0] + torch.matmul(z, self.self_weight) + self.bias
-        vector_norm = tensor_norm = None
+        gathered = [features[neighbours] for features in z.unbind(0)]
+        parts = self._components(sensitivity.tensor, gathered, near.harmonics.shape[2])
+        p = parts[0].squeeze(2) + torch.matmul(z, self.self_weight) + self.bias
+        norms = []
         if self.vector_scale is not None:
-            vector_norm = torch.sqrt((a[:, :, 1:4] ** 2).sum(dim=2) + self.epsilon)
-            p = p + self.vector_scale * vector_norm
+            norms.append(torch.sqrt((parts[1] * parts[1]).sum(dim=2) + self.epsilon))
+            p = p + self.vector_scale * norms[0]
         if self.tensor_scale is not None:
-            squares = (a[:, :, 4:9] ** 2).sum(dim=2) + a[:, :, 4] * a[:, :, 7]
-            tensor_norm = torch.sqrt(squares + squares + self.epsilon)
-            p = p + self.tensor_scale * tensor_norm
+            xx, yy = parts[2][:, :, 0], parts[2][:, :, 3]
+            squares = (parts[2] * parts[2]).sum(dim=2) + xx * yy
+            norms.append(torch.sqrt(squares + squares + self.epsilon))
+            p = p + self.tensor_scale * norms[1]
         skip = z if self.skip_weight is None else torch.matmul(z, self.skip_weight)
         out = torch.matmul(softplus(p), self.out_weight) + self.out_bias + skip
-        return out, _Trace(sensitivity, gathered, a, vector_norm, tensor_norm, [p])
+        return out, _Trace(sensitivity, gathered, parts, norms, [p])
 
     def backward(self, z_bar: Tensor, trace: _Trace, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Derivative with respect to the sensitivities [N, K, C n], and to the input features unless this block is first."""
+        """Derivatives by the sensitivities [N, K, C n] and, unless this block is the first, by the input features."""
         p_bar = torch.matmul(z_bar, self.out_weight.transpose(1, 2)) * torch.sigmoid(trace.activations[0])
-        a_bar = self._component_gradient(p_bar, trace)
-        rows_bar = torch.matmul(a_bar.flatten(1, 2), self.weight.transpose(1, 2))
-        environment_bar = self._environment_gradient(rows_bar, trace)
-        s_bar = torch.bmm(trace.gathered, environment_bar.transpose(1, 2))
+        rows_bar = torch.matmul(self._component_gradient(p_bar, trace).flatten(1, 2), self.weight.transpose(1, 2))
+        if self.first:  # all members see the same one-hot neighbours
+            rows_bar = rows_bar.sum(dim=0, keepdim=True)
+        channels = trace.sensitivity.tensor.shape[2]
+        environment_bar = [rows.reshape(-1, channels, self.f_in) for rows in rows_bar.unbind(0)]
+        s_bar = torch.bmm(trace.gathered[0], environment_bar[0].transpose(1, 2))
+        for seen, bar in zip(trace.gathered[1:], environment_bar[1:], strict=True):
+            s_bar = s_bar + torch.bmm(seen, bar.transpose(1, 2))
         if self.first:
             return s_bar, None
-        pushed = torch.bmm(trace.sensitivity.tensor, environment_bar)
-        received = pushed.flatten(0, 1)[reverse].sum(dim=1)
+        pushed = [torch.bmm(trace.sensitivity.tensor, bar) for bar in environment_bar]
+        received = torch.stack([back.flatten(0, 1)[reverse].sum(dim=1) for back in pushed])
         skip = z_bar if self.skip_weight is None else torch.matmul(z_bar, self.skip_weight.transpose(1, 2))
-        return s_bar, _member_axis(received, self.f_in) + torch.matmul(p_bar, self.self_weight.transpose(1, 2)) + skip
+        return s_bar, received + torch.matmul(p_bar, self.self_weight.transpose(1, 2)) + skip
 
-    def _rows(self, environment: Tensor, n_atoms: int, components: int) -> Tensor:
-        """[N, C n, (M) f_in] to the left operand of the weight product, [M or 1, N C, n f_in]."""
-        if self.first or self.weight.shape[0] == 1:
-            return environment.reshape(1, n_atoms * components, -1)
-        apart = environment.unflatten(2, (self.weight.shape[0], self.f_in))
-        return apart.permute(2, 0, 1, 3).reshape(self.weight.shape[0], n_atoms * components, -1)
+    def _components(self, sensitivity: Tensor, gathered: list[Tensor], components: int) -> list[Tensor]:
+        """A_c of each rank, [M, N, 1 | 3 | 5, f]; member by member: together they do not fit the cache."""
+        across = sensitivity.transpose(1, 2)
+        rows = [torch.bmm(across, near).reshape(sensitivity.shape[0] * components, -1) for near in gathered]
+        if len(rows) == 1:
+            a = torch.matmul(rows[0], self.weight)
+        else:
+            a = torch.stack([torch.mm(row, weight) for row, weight in zip(rows, self.weight.unbind(0), strict=True)])
+        return list(a.unflatten(1, (-1, components)).split([1, 3, 5][: self.order + 1], dim=2))
 
     def _component_gradient(self, p_bar: Tensor, trace: _Trace) -> Tensor:
-        parts, a = [p_bar.unsqueeze(2)], trace.components
-        if self.vector_scale is not None and trace.vector_norm is not None:
-            parts.append(a[:, :, 1:4] * (self.vector_scale * p_bar / trace.vector_norm).unsqueeze(2))
-        if self.tensor_scale is not None and trace.tensor_norm is not None:
-            h = (self.tensor_scale * p_bar / trace.tensor_norm).unsqueeze(2)
-            xx, yy, cross = a[:, :, 4:5], a[:, :, 7:8], a[:, :, 4:9] + a[:, :, 4:9]
-            xy_xz, yz = cross[:, :, 1:3], cross[:, :, 4:5]
-            parts += [h * (xx + xx + yy), h * xy_xz, h * (yy + yy + xx), h * yz]
-        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-
-    def _environment_gradient(self, rows_bar: Tensor, trace: _Trace) -> Tensor:
-        """[M, N C, n f_in] back to [N, C n, (M) f_in]; in the first block all members see the same neighbours: summed."""
-        n_atoms, channels = trace.sensitivity.tensor.shape[0], trace.sensitivity.tensor.shape[2]
-        if self.first or self.weight.shape[0] == 1:
-            return rows_bar.sum(dim=0).reshape(n_atoms, channels, self.f_in)
-        apart = rows_bar.reshape(self.weight.shape[0], n_atoms, channels, self.f_in)
-        return apart.permute(1, 2, 0, 3).reshape(n_atoms, channels, -1)
+        bars = [p_bar.unsqueeze(2)]
+        if self.vector_scale is not None:
+            bars.append(trace.components[1] * (self.vector_scale * p_bar / trace.norms[0]).unsqueeze(2))
+        if self.tensor_scale is not None:
+            h = (self.tensor_scale * p_bar / trace.norms[1]).unsqueeze(2)
+            twice = h * (trace.components[2] + trace.components[2])
+            xx, xy_xz, yy, yz = twice.split([1, 2, 1, 1], dim=2)
+            bars += [xx + yy / 2, xy_xz, yy + xx / 2, yz]
+        return torch.cat(bars, dim=2) if len(bars) > 1 else bars[0]
 
 
 class AtomLayer(nn.Module):
@@ -179,10 +173,12 @@ class AtomLayer(nn.Module):
             _linear_default(parameter, f)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's output and its pre-activation p."""
         p = torch.matmul(z, self.weight) + self.bias
         return z + torch.matmul(softplus(p), self.out_weight) + self.out_bias, p
 
     def backward(self, z_bar: Tensor, p: Tensor) -> Tensor:
+        """Derivative by the input, given that by the output."""
         p_bar = torch.matmul(z_bar, self.out_weight.transpose(1, 2)) * torch.sigmoid(p)
         return z_bar + torch.matmul(p_bar, self.weight.transpose(1, 2))
 
@@ -208,13 +204,14 @@ class Block(nn.Module):
         return z, torch.matmul(z, self.readout).squeeze(2) + self.readout_bias, trace
 
     def backward(self, z_bar: Tensor, trace: _Trace, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See Interaction.backward."""
         for layer, p in zip(reversed(self.atom_layers), reversed(trace.activations[1:]), strict=True):
             z_bar = layer.backward(z_bar, p)  # type: ignore[operator]
         return self.interaction.backward(z_bar, trace, reverse)
 
 
 class HipNN(ExactConstants):
-    """A committee of HIP-NN networks. Energies leave out the atomic references, which are added in float64 outside."""
+    """A committee of HIP-NN networks. Atomic references are not in its energies: they are added in float64 outside."""
 
     def __init__(self, config: HipNNConfig) -> None:
         super().__init__()
@@ -250,7 +247,7 @@ class HipNN(ExactConstants):
         return sum_per_structure(self.atomic_energy(batch), batch)
 
     def evaluate(self, batch: Batch) -> Evaluation:
-        """Energies of all members; forces and virials of their mean by the adjoint. No autograd in it, yet differentiable."""
+        """Energies of all members; forces and virials of their mean by the adjoint, itself differentiable."""
         near = self._geometry(batch)
         passed = self._forward(batch, near)
         atomic = torch.stack([energy for energy, _ in passed]).sum(dim=0)
@@ -264,7 +261,7 @@ class HipNN(ExactConstants):
         return geometry(batch.positions, batch.neighbours, batch.shifts, self.cutoff, self.third, self.config.order)
 
     def _forward(self, batch: Batch, near: Geometry) -> list[tuple[Tensor, _Trace]]:
-        z = (batch.species.unsqueeze(1) == self.elements).to(batch.positions.dtype)
+        z = (batch.species.unsqueeze(1) == self.elements).to(batch.positions.dtype).unsqueeze(0)
         passed = []
         for block in self.blocks:
             z, energy, trace = block(z, near, batch.neighbours)
@@ -290,27 +287,15 @@ class HipNN(ExactConstants):
 def softplus(x: Tensor) -> Tensor:
     """ln(1 + exp x); in float64 by a form that ONNX Runtime has a kernel for."""
     if x.dtype == torch.float32:
-        return F.softplus(x)
+        return nn.functional.softplus(x)
     return torch.relu(x) + torch.log(1.0 + torch.exp(-torch.abs(x)))
 
 
 def sum_per_structure(values: Tensor, batch: Batch) -> Tensor:
-    """Sum [X, N] over the atoms of each structure in float64: [X, B]. scatter_add, never index_add: see EXPORT traps."""
+    """Sum [X, N] over the atoms of each structure in float64: [X, B]. Never index_add: its ONNX form races on CPU."""
     index = batch.structure.unsqueeze(0).expand(values.shape[0], -1)
     totals = torch.zeros(values.shape[0], batch.cells.shape[0], dtype=torch.float64, device=values.device)
     return totals.scatter_add(1, index, values.to(torch.float64))
-
-
-def _member_rows(z: Tensor) -> Tensor:
-    """[M, N, f] to rows of all members' features, [N, M f]; a one-hot [N, f] stays."""
-    if z.dim() == 2:
-        return z
-    return z.squeeze(0) if z.shape[0] == 1 else z.transpose(0, 1).flatten(1)
-
-
-def _member_axis(rows: Tensor, f: int) -> Tensor:
-    """[N, M f] back to [M, N, f]."""
-    return rows.unflatten(1, (-1, f)).transpose(0, 1)
 
 
 def _linear_default(parameter: Tensor, fan_in: int) -> None:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 class Geometry(NamedTuple):
-    """Neighbour slots: displacement d [N, K, 3] and inverse distance [N, K, 1], angstrom; unit vectors [N, K, 3]; harmonics Y
-    [N, K, C]; cutoff function and its derivative [N, K, 1]."""
+    """Neighbour slots.
+
+    Displacements d [N, K, 3] and inverse distances [N, K, 1] in angstrom, unit vectors [N, K, 3], harmonics Y
+    [N, K, C], cutoff function and its derivative [N, K, 1].
+    """
 
     displacement: Tensor
     inverse: Tensor
@@ -57,6 +60,7 @@ class Sensitivity(nn.Module):
         self.sigma = nn.Parameter(torch.full((n,), 2.0 * n * soft_min))
 
     def forward(self, near: Geometry) -> SensitivityTrace:
+        """S and what its derivative needs."""
         x = self.sigma * (near.inverse - 1.0 / self.mu)
         bell = torch.exp(-(x * x) / 2)
         radial = bell * near.cutoff
@@ -64,12 +68,17 @@ class Sensitivity(nn.Module):
         return SensitivityTrace(_outer(near.harmonics, radial), radial, slope)
 
 
-def geometry(positions: Tensor, neighbours: Tensor, shifts: Tensor, cutoff: Tensor, third: Tensor, order: int) -> Geometry:
+def geometry(
+    positions: Tensor, neighbours: Tensor, shifts: Tensor, cutoff: Tensor, third: Tensor, order: int
+) -> Geometry:
     """Distances, unit vectors, cutoff function and harmonics of every slot.
 
     Args:
-        positions: angstrom [N, 3]; neighbours [N, K]; shifts angstrom [N, K, 3].
-        cutoff, third: R_c and 1/3 as tensors, so that an exported float64 graph holds them in float64.
+        positions: angstrom [N, 3].
+        neighbours: [N, K].
+        shifts: angstrom [N, K, 3].
+        cutoff: R_c in angstrom, a tensor, so that an exported float64 graph holds it in float64.
+        third: 1/3, likewise.
         order: 0, 1 or 2.
     """
     d = positions[neighbours] - positions.unsqueeze(1) + shifts
@@ -107,12 +116,10 @@ def _harmonics(unit: Tensor, third: Tensor, order: int) -> Tensor:
 
 
 def _second_order(bar: Tensor, unit: Tensor) -> Tensor:
-    """Derivative of the five second-order harmonics; their -1/3 terms are parallel to u and vanish in the projection."""
+    """Derivative of the five second-order harmonics; their -1/3 terms are parallel to u and projected out."""
     x, y, z = unit[:, :, 0], unit[:, :, 1], unit[:, :, 2]
     xx, xy, xz, yy, yz = bar.unbind(dim=2)
-    return torch.stack(
-        [(xx + xx) * x + xy * y + xz * z, xy * x + (yy + yy) * y + yz * z, xz * x + yz * y], dim=2
-    )
+    return torch.stack([(xx + xx) * x + xy * y + xz * z, xy * x + (yy + yy) * y + yz * z, xz * x + yz * y], dim=2)
 
 
 def _outer(harmonics: Tensor, radial: Tensor) -> Tensor:

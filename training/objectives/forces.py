@@ -1,4 +1,4 @@
-"""Energies and forces: the gradient of a force loss by double backpropagation, by the adjoint, or by a directional difference.
+"""Energies and forces: the gradient of a force loss by double backpropagation, the adjoint or a directional difference.
 
 Directional difference: Smith, Lubbers, Thompson, Barros, "Simple and efficient algorithms for training machine learning
 potentials to force data", arXiv:2006.05475. With v = dL_F/df and w = dL_E/dE held fixed,
@@ -36,6 +36,7 @@ class EnergyForceObjective:
     displacement_angstrom: float = 1e-3
 
     def __call__(self, network: HipNN, batch: Batch, labels: Labels) -> Objective:
+        """The objective of a batch; labels need forces."""
         if labels.forces is None:
             raise ValueError("this objective needs forces; the data have none")
         route = {
@@ -88,7 +89,7 @@ def energy_and_forces(network: HipNN, batch: Batch, *, create_graph: bool) -> tu
 
 
 def _step_lengths(v: Tensor, batch: Batch, displacement: float) -> Tensor:
-    """eta per structure, float64 [B]: the longest displacement becomes `displacement`; zero where v is zero."""
+    """Step eta per structure, float64 [B]: the longest displacement becomes `displacement`; zero where v is zero."""
     length = v.norm(dim=1).to(torch.float64)
     longest = torch.zeros(batch.cells.shape[0], dtype=torch.float64, device=v.device)
     longest = longest.scatter_reduce(0, batch.structure, length, "amax")

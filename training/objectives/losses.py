@@ -1,7 +1,7 @@
 """Objectives of potentials: energies alone, and energies with forces.
 
-Every objective returns an `Objective`: `surrogate`, a scalar whose backward() gives the parameter gradients, and the value of
-each term. For most objectives the surrogate is the loss; for directional differences it is not (see forces.py).
+Every objective returns an `Objective`: `surrogate`, a scalar whose backward() gives the parameter gradients, and the
+value of each term. For most objectives the surrogate is the loss; for directional differences it is not (see forces.py).
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ RMSE_GUARD = 1e-16
 class Labels(NamedTuple):
     """Targets of a batch, atomic references already subtracted.
 
-    energy: eV [B]; forces: eV/angstrom [N, 3] or None; weight: [M, B], how much a configuration counts for a member (zero for
-    the fold that a member is kept from), or None for one everywhere.
+    energy: eV [B]; forces: eV/angstrom [N, 3] or None; weight: [M, B], how much a configuration counts for a member
+    (zero for the fold that a member is kept from), or None for one everywhere.
     """
 
     energy: Tensor

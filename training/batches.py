@@ -1,0 +1,92 @@
+"""Labelled structures ready for training: neighbour graphs built once, batches collated on the way."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contract.elements import SYMBOLS
+from contract.graphs import Graph, build_graph, collate
+from training.data.dataset import Dataset
+from training.networks.hipnn import Batch
+from training.objectives.losses import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledGraphs:
+    """Graphs with their targets, atomic references subtracted in float64.
+
+    Attributes:
+        graphs: one per frame.
+        energy: float64 [n], eV, references subtracted.
+        forces: per frame float32 [n_i, 3], eV/angstrom, or None.
+        weight: float32 [n, M], how much a frame counts for each member, or None for one everywhere.
+    """
+
+    graphs: list[Graph]
+    energy: NDArray[np.float64]
+    forces: list[NDArray[np.float32]] | None = None
+    weight: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    def batches(
+        self, size: int, generator: np.random.Generator | None = None, device: str = "cpu"
+    ) -> Iterator[tuple[Batch, Labels]]:
+        """All frames in batches of `size`: shuffled by the generator, or in order without one."""
+        order = np.arange(len(self)) if generator is None else generator.permutation(len(self))
+        for start in range(0, len(order), size):
+            yield self.take(order[start : start + size], device)
+
+    def take(self, chosen: NDArray[np.integer[Any]], device: str = "cpu") -> tuple[Batch, Labels]:
+        """The frames at these indices as one batch."""
+        batch = to_batch([self.graphs[i] for i in chosen], device)
+        energy = torch.from_numpy(self.energy[chosen]).to(device)
+        forces = None
+        if self.forces is not None:
+            forces = torch.from_numpy(np.concatenate([self.forces[i] for i in chosen])).to(device)
+        weight = None if self.weight is None else torch.from_numpy(self.weight[chosen].T).to(device)
+        return batch, Labels(energy, forces, weight)
+
+
+def labelled_graphs(
+    dataset: Dataset, cutoff: float, references: dict[str, float], weight: NDArray[np.float32] | None = None
+) -> LabelledGraphs:
+    """Build the graphs of a data set.
+
+    Args:
+        dataset: energies in eV, forces in eV/angstrom if it has them.
+        cutoff: angstrom.
+        references: eV per element, subtracted from the energies in float64.
+        weight: [n, M] or None.
+    """
+    graphs = [build_graph(structure, cutoff, index=i) for i, structure in enumerate(dataset)]
+    energy = dataset.energy - reference_energies(dataset, references)
+    forces = None
+    if dataset.forces is not None:
+        labels = dataset.forces.astype(np.float32)
+        forces = [labels[dataset.atoms_of(i)] for i in range(len(dataset))]
+    return LabelledGraphs(graphs, energy, forces, weight)
+
+
+def reference_energies(dataset: Dataset, references: dict[str, float]) -> NDArray[np.float64]:
+    """Sum of atomic references of each frame, eV [n]."""
+    elements, counts = dataset.element_counts()
+    return counts @ np.array([references[SYMBOLS[z]] for z in elements])
+
+
+def fit_references(dataset: Dataset) -> dict[str, float]:
+    """Atomic references by least squares of the energies on the composition, eV; minimum norm if not unique."""
+    elements, counts = dataset.element_counts()
+    solution, *_ = np.linalg.lstsq(counts.astype(np.float64), dataset.energy, rcond=1e-10)
+    return {SYMBOLS[z]: float(e) for z, e in zip(elements, solution, strict=True)}
+
+
+def to_batch(graphs: list[Graph], device: str = "cpu") -> Batch:
+    """Collate graphs into torch tensors; K is the largest degree, not its bucket: training needs no fixed shapes."""
+    width = max(graph.degree for graph in graphs)
+    return Batch(*(torch.from_numpy(array).to(device) for array in collate(graphs, width).values()))

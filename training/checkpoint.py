@@ -1,0 +1,65 @@
+"""A training run on disk: weights, architecture, references and the record of how they came to be. No pickle.
+
+runs/<name>/config.yaml, run.json, network.json, references.json, weights.safetensors, history.csv, checkpoint.pt
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from training.networks.hipnn import HipNN, HipNNConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A trained network with its atomic references (eV per element) and the record of its training."""
+
+    network: HipNN
+    references: dict[str, float]
+    record: dict[str, Any]
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write a run; each file is complete or absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous() for k, v in run.network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors.part")
+    os.replace(folder / "weights.safetensors.part", folder / "weights.safetensors")
+    write_json(folder / "network.json", run.network.config.model_dump())
+    write_json(folder / "references.json", run.references)
+    write_json(folder / "run.json", run.record)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run back; weights are plain tensors, nothing in them is executed."""
+    network = HipNN(HipNNConfig.model_validate_json((folder / "network.json").read_text()))
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    references = json.loads((folder / "references.json").read_text())
+    return Run(network, references, json.loads((folder / "run.json").read_text()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one step."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    os.replace(part, path)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Store the state of an unfinished fit in one step."""
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state of an unfinished fit, or None. Loaded as tensors and plain values only."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state

@@ -1,0 +1,86 @@
+"""A network's answers on a data set, and the numbers that describe its errors."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contract.card import Metric
+from training.batches import LabelledGraphs
+from training.networks.hipnn import HipNN
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Answers for the frames of a data set.
+
+    Attributes:
+        energy: float64 [M, n], eV, every member, without atomic references.
+        target: float64 [n], eV, likewise.
+    """
+
+    energy: NDArray[np.float64]
+    target: NDArray[np.float64]
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """Error of the mean energy, eV [n]."""
+        return np.asarray(self.energy.mean(axis=0) - self.target, dtype=np.float64)
+
+    @property
+    def std(self) -> NDArray[np.float64] | None:
+        """Sample standard deviation over members (ddof = 1), eV [n]; None for one member."""
+        return np.asarray(self.energy.std(axis=0, ddof=1)) if len(self.energy) > 1 else None
+
+
+@torch.no_grad()
+def predict_energies(network: HipNN, data: LabelledGraphs, device: str = "cpu") -> Predictions:
+    """Energies of all members for all frames."""
+    energy = [network.energy(batch).cpu().numpy() for batch, _ in data.batches(EVALUATION_BATCH, device=device)]
+    return Predictions(np.concatenate(energy, axis=1), data.energy)
+
+
+@torch.no_grad()
+def predict_forces(
+    network: HipNN, data: LabelledGraphs, device: str = "cpu"
+) -> tuple[Predictions, NDArray[np.float32]]:
+    """Energies of all members, and forces of their mean in eV/angstrom [A, 3], frames concatenated."""
+    answers = [network.evaluate(batch) for batch, _ in data.batches(EVALUATION_BATCH, device=device)]
+    energy = np.concatenate([a.energy.cpu().numpy() for a in answers], axis=1)
+    return Predictions(energy, data.energy), np.concatenate([a.forces.cpu().numpy() for a in answers])
+
+
+def energy_metrics(error: NDArray[np.float64], name: str = "energy") -> list[Metric]:
+    """MAE and RMSE of energies in meV."""
+    n = len(error)
+    return [
+        Metric(name=f"{name} MAE", value=1e3 * float(np.abs(error).mean()), unit="meV", count=n),
+        Metric(name=f"{name} RMSE", value=1e3 * float(np.sqrt((error**2).mean())), unit="meV", count=n),
+    ]
+
+
+def metrics_by_energy(
+    error: NDArray[np.float64], energy: NDArray[np.float64], edges_ev: tuple[float, ...] = (1.0, 2.0, 3.0)
+) -> list[Metric]:
+    """Energy metrics over all frames, and apart for windows of the reference energy above the lowest frame (eV)."""
+    metrics = energy_metrics(error)
+    above = energy - energy.min()
+    for low, high in zip((0.0, *edges_ev), (*edges_ev, np.inf), strict=True):
+        inside = (above >= low) & (above < high)
+        if inside.any():
+            window = f"{low:g} to {high:g} eV" if np.isfinite(high) else f"above {low:g} eV"
+            metrics += energy_metrics(error[inside], f"energy ({window})")
+    return metrics
+
+
+def force_metrics(error: NDArray[np.floating], structures: int) -> list[Metric]:
+    """MAE and RMSE of force components in meV/angstrom."""
+    return [
+        Metric(name="forces MAE", value=1e3 * float(np.abs(error).mean()), unit="meV/angstrom", count=structures),
+        Metric(
+            name="forces RMSE", value=1e3 * float(np.sqrt((error**2).mean())), unit="meV/angstrom", count=structures
+        ),
+    ]

@@ -1,0 +1,119 @@
+"""A light student of a committee: reference energies, and the committee's mean forces where no forces exist.
+
+Ensemble knowledge distillation, Matin et al., arXiv:2503.14293:
+
+    teachers     <- a committee trained on energies (pipelines/committee.py)
+    F(x)         <- mean force of the teachers, once, for every configuration
+    student      <- minimise <E_hat, E> + w_F <F_hat, F>,  E the reference energy, not the teachers' mean
+
+The student here is a small committee itself, so that its answers carry an uncertainty. Its members share one fixed set
+of sensitivities and are trained apart, each from its own seed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from training.batches import LabelledGraphs
+from training.checkpoint import Run, load_run, save_run
+from training.evaluation import predict_forces
+from training.fit import Epoch, FitConfig, fit
+from training.networks.hipnn import HipNN, HipNNConfig
+from training.objectives.forces import EnergyForceObjective
+from training.pipelines.committee import CommitteeConfig, validation
+from training.pipelines.preparation import Prepared, member_weights, prepare
+from training.record import run_record
+
+
+class DistillationConfig(BaseModel):
+    """A student of a committee that has been trained; it takes the committee's data and split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: Literal["distillation"] = "distillation"
+    name: str
+    purpose: str
+    teacher: str
+    network: HipNNConfig
+    forces: EnergyForceObjective = EnergyForceObjective()
+    fit: FitConfig = FitConfig()
+
+
+def train_student(config: DistillationConfig, folder: Path) -> Run:
+    """Train the student of the run that lies beside `folder` under the teacher's name, and save it in `folder`."""
+    teacher = load_run(folder.parent / config.teacher)
+    taught = CommitteeConfig.model_validate(teacher.record["config"])
+    prepared = replace(prepare(taught.data, taught.split), references=teacher.references)
+    train = _labelled(teacher.network, prepared, "train", config, taught)
+    valid = _labelled(teacher.network, prepared, "valid", config, taught)
+    alone = taught.model_copy(update={"forces": config.forces, "fit": config.fit})
+    members, history = [], list[Epoch]()
+    for m in range(config.network.members):
+        network = _student(config, m)
+        history += fit(
+            network,
+            config.forces,
+            train,
+            validation(valid, alone),
+            config.fit.model_copy(update={"seed": config.fit.seed + m}),
+            folder / f"member-{m}",
+            title=f"training {config.name}, member {m + 1} of {config.network.members}",
+        )
+        members.append(network.cpu())
+    record = run_record(config, prepared, history)
+    record["cpu_seconds"] = _cpu_seconds(history)
+    run = Run(stack(members), prepared.references, record)
+    save_run(folder, run)
+    return run
+
+
+def stack(members: list[HipNN]) -> HipNN:
+    """One committee of networks that have the same sensitivities."""
+    weights = [m.state_dict() for m in members]
+    network = HipNN(members[0].config.model_copy(update={"members": len(members)}))
+    shared = {"mu", "sigma"}
+    network.load_state_dict(
+        {
+            key: value if key.rsplit(".", 1)[-1] in shared else torch.cat([w[key] for w in weights])
+            for key, value in weights[0].items()
+        }
+    )
+    return network
+
+
+def _student(config: DistillationConfig, m: int) -> HipNN:
+    torch.manual_seed(config.fit.seed + m)
+    network = HipNN(config.network.model_copy(update={"members": 1}))
+    for block in network.blocks:
+        for parameter in block.interaction.sensitivity.parameters():  # type: ignore[union-attr]
+            parameter.requires_grad_(False)
+    return network
+
+
+def _labelled(
+    teacher: HipNN,
+    prepared: Prepared,
+    part: Literal["train", "valid"],
+    config: DistillationConfig,
+    taught: CommitteeConfig,
+) -> LabelledGraphs:
+    """Graphs of a part with the reference energies and the teachers' mean forces."""
+    cutoffs = {teacher.config.cutoff_angstrom, config.network.cutoff_angstrom}
+    with Console(stderr=True).status(f"the teachers label the {part} part"):
+        seen = prepared.graphs(part, teacher.config.cutoff_angstrom)
+        _, forces = predict_forces(teacher, seen)
+        own = seen if len(cutoffs) == 1 else prepared.graphs(part, config.network.cutoff_angstrom)
+    ends = np.cumsum([graph.n_atoms for graph in own.graphs])[:-1]
+    weight = member_weights(own.energy, 1, taught.energy_scale_ev, folds=0, seed=0)
+    return replace(own, forces=np.split(forces, ends), weight=weight)
+
+
+def _cpu_seconds(history: list[Epoch]) -> float:
+    """Each member's clock starts at zero: add up the last reading of each."""
+    ends = [a for a, b in zip(history, [*history[1:], None], strict=True) if b is None or b.epoch == 0]
+    return sum(epoch.cpu_seconds for epoch in ends)

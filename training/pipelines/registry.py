@@ -1,0 +1,32 @@
+"""Which pipeline a configuration belongs to, and how its result becomes a candidate for the gate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, TypeAdapter
+
+from training.checkpoint import Run
+from training.pipelines.committee import CommitteeConfig, train_committee
+from training.pipelines.distillation import DistillationConfig, train_student
+
+PipelineConfig = Annotated[CommitteeConfig | DistillationConfig, Field(discriminator="pipeline")]
+_ADAPTER: TypeAdapter[CommitteeConfig | DistillationConfig] = TypeAdapter(PipelineConfig)
+
+
+def read_config(path: Path) -> CommitteeConfig | DistillationConfig:
+    """Read a YAML configuration.
+
+    Raises:
+        pydantic.ValidationError: naming each field that is missing, unknown or out of range.
+    """
+    return _ADAPTER.validate_python(yaml.safe_load(path.read_text()))
+
+
+def train_run(config: CommitteeConfig | DistillationConfig, folder: Path) -> Run:
+    """Run the pipeline that the configuration names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    if isinstance(config, CommitteeConfig):
+        return train_committee(config, folder)
+    return train_student(config, folder)
