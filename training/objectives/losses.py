@@ -1,6 +1,6 @@
 """Objectives of potentials: energies alone, and energies with forces.
 
-Every objective returns an `Objective`: `surrogate`, a scalar whose backward() gives the parameter gradients, and the
+Every objective returns an `Objective`: `surrogate`, whose backward() gives the parameter gradients, and the
 value of each term. For most objectives the surrogate is the loss; for directional differences it is not (see forces.py).
 """
 
