@@ -1,6 +1,8 @@
 """A network's answers on a data set, and the numbers that describe its errors."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +11,9 @@ from numpy.typing import NDArray
 from contract.card import Metric
 from training.batches import LabelledGraphs
 from training.networks.hipnn import HipNN
+
+if TYPE_CHECKING:
+    from training.pipelines.preparation import Prepared
 
 EVALUATION_BATCH = 128
 
@@ -51,6 +56,34 @@ def predict_forces(
     answers = [network.evaluate(batch) for batch, _ in data.batches(EVALUATION_BATCH, device=device)]
     energy = np.concatenate([a.energy.cpu().numpy() for a in answers], axis=1)
     return Predictions(energy, data.energy), np.concatenate([a.forces.cpu().numpy() for a in answers])
+
+
+def save_predictions(folder: Path, network: HipNN, prepared: "Prepared") -> None:
+    """Evaluate the validation and test parts once and store the answers beside the weights.
+
+    predictions.npz holds for each part p: p/energy [M, n] and p/target [n] in eV without references, p/reference [n],
+    the labels in eV as the data have them, and where the data have forces p/forces and p/target_forces [A, 3] in
+    eV/angstrom.
+    """
+    arrays: dict[str, NDArray[np.floating]] = {}
+    for part in ("valid", "test"):
+        labelled = prepared.part(part)
+        graphs = prepared.graphs(part, network.config.cutoff_angstrom)
+        answer, forces = predict_forces(network, graphs)
+        arrays |= {
+            f"{part}/energy": answer.energy,
+            f"{part}/target": answer.target,
+            f"{part}/reference": labelled.energy,
+        }
+        if labelled.forces is not None:
+            arrays |= {f"{part}/forces": forces, f"{part}/target_forces": labelled.forces}
+    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
+
+
+def load_predictions(folder: Path, part: str) -> Predictions:
+    """Stored energies of one part."""
+    with np.load(folder / "predictions.npz") as arrays:
+        return Predictions(arrays[f"{part}/energy"], arrays[f"{part}/target"])
 
 
 def energy_metrics(error: NDArray[np.float64], name: str = "energy") -> list[Metric]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.batches import LabelledGraphs
 from training.checkpoint import Run, save_run
 from training.data import DataSpec
-from training.evaluation import predict_energies, predict_forces
+from training.evaluation import predict_energies, predict_forces, save_predictions
 from training.fit import FitConfig, Validation, fit
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
@@ -54,6 +54,7 @@ def train_committee(config: CommitteeConfig, folder: Path) -> Run:
     )
     run = Run(network.cpu(), prepared.references, run_record(config, prepared, history))
     save_run(folder, run)
+    save_predictions(folder, run.network, prepared)
     return run
 
 

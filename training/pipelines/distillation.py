@@ -21,7 +21,7 @@ from rich.console import Console
 
 from training.batches import LabelledGraphs
 from training.checkpoint import Run, load_run, save_run
-from training.evaluation import predict_forces
+from training.evaluation import predict_forces, save_predictions
 from training.fit import Epoch, FitConfig, fit
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
@@ -69,6 +69,7 @@ def train_student(config: DistillationConfig, folder: Path) -> Run:
     record["cpu_seconds"] = _cpu_seconds(history)
     run = Run(stack(members), prepared.references, record)
     save_run(folder, run)
+    save_predictions(folder, run.network, prepared)
     return run
 
 

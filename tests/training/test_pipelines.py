@@ -1,0 +1,133 @@
+"""A committee and its student, end to end on a small analytic world: trained, interrupted, resumed, evaluated."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from training.checkpoint import load_run
+from training.evaluation import load_predictions
+from training.fit import FitConfig
+from training.networks.hipnn import HipNNConfig
+from training.objectives.forces import EnergyForceObjective
+from training.pipelines.committee import CommitteeConfig, train_committee
+from training.pipelines.distillation import DistillationConfig, train_student
+
+ATOMS_PER_FRAME = 3
+FIT = {"learning_rate": 5e-3, "batch_size": 8, "max_batch_size": 16, "averaging": 0.9, "seed": 3}
+
+
+def morse(positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Energy (eV) and forces (eV/angstrom) of three atoms bound by Morse springs."""
+    energy, forces = 0.0, np.zeros_like(positions)
+    for i in range(len(positions)):
+        for j in range(i):
+            d = positions[i] - positions[j]
+            r = float(np.linalg.norm(d))
+            x = np.exp(-1.5 * (r - 1.2))
+            energy += (1 - x) ** 2
+            pull = 2 * (1 - x) * x * 1.5 * d / r
+            forces[i] -= pull
+            forces[j] += pull
+    return energy, forces
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    equilibrium = 1.2 * np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.866, 0.0]])
+    frames = []
+    for _ in range(160):
+        positions = equilibrium + generator.normal(0, 0.08, (ATOMS_PER_FRAME, 3))
+        energy, forces = morse(positions)
+        atoms = Atoms("H2O", positions=positions)
+        atoms.info["REF_energy"] = energy
+        atoms.arrays["REF_forces"] = forces
+        frames.append(atoms)
+    path = tmp_path_factory.mktemp("data") / "morse.xyz"
+    write(path, frames, format="extxyz")
+    return path
+
+
+def committee_config(data: Path, **fit: object) -> CommitteeConfig:
+    return CommitteeConfig.model_validate(
+        {
+            "name": "morse-committee",
+            "purpose": "test",
+            "data": {
+                "format": "extxyz",
+                "path": str(data),
+                "provenance": {
+                    "name": "three Morse springs",
+                    "origin": "this test",
+                    "licence": "BSD-3-Clause",
+                    "level_of_theory": "Morse",
+                    "citation": "none",
+                },
+            },
+            "network": HipNNConfig(
+                elements=[1, 8], features=6, sensitivities=8, interaction_layers=1, atom_layers=1, members=3,
+                soft_min_angstrom=0.7, soft_max_angstrom=2.5, cutoff_angstrom=3.0,
+            ).model_dump(),
+            "folds": 3,
+            "fit": FitConfig(**{**FIT, **fit}).model_dump(),
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "morse-committee"
+    train_committee(committee_config(data, max_epochs=12), folder)
+    return folder
+
+
+def test_a_committee_learns_and_beats_the_mean_on_frames_it_never_saw(trained: Path) -> None:
+    test = load_predictions(trained, "test")
+    assert test.energy.shape[0] == 3
+    assert np.abs(test.error).mean() < 0.7 * np.abs(test.target - test.target.mean()).mean()
+
+
+def test_the_run_tells_where_its_weights_came_from(trained: Path) -> None:
+    record = load_run(trained).record
+    assert record["data"][0]["name"] == "three Morse springs"
+    assert record["split"]["train"] + record["split"]["valid"] + record["split"]["test"] == 160
+    assert record["epochs"] == 12
+    assert record["cpu_seconds"] > 0
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_weights(data: Path, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "morse-committee"
+    train_committee(committee_config(data, max_epochs=5), folder)
+    train_committee(committee_config(data, max_epochs=12), folder)
+    whole, resumed = load_run(trained).network.state_dict(), load_run(folder).network.state_dict()
+    for name, weights in whole.items():
+        assert np.array_equal(weights.numpy(), resumed[name].numpy()), name
+
+
+def test_members_that_saw_different_folds_differ(trained: Path) -> None:
+    std = load_predictions(trained, "test").std
+    assert std is not None
+    assert (std > 0).all()
+
+
+def test_a_student_is_distilled_from_the_committees_mean_forces(trained: Path) -> None:
+    config = DistillationConfig(
+        name="morse",
+        purpose="test",
+        teacher="morse-committee",
+        network=HipNNConfig(
+            elements=[1, 8], features=4, sensitivities=6, interaction_layers=1, atom_layers=1, members=2,
+            soft_min_angstrom=0.7, soft_max_angstrom=2.5, cutoff_angstrom=3.0,
+        ),
+        forces=EnergyForceObjective(mode="adjoint"),
+        fit=FitConfig(**FIT, max_epochs=6),
+    )  # fmt: skip
+    student = train_student(config, trained.parent / "morse")
+    assert student.network.config.members == 2
+    test = load_predictions(trained.parent / "morse", "test")
+    assert np.abs(test.error).mean() < np.abs(test.target - test.target.mean()).mean()
+    first, second = test.energy
+    assert not np.allclose(first, second)
