@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from understudy.errors import UnderstudyError
 from understudy.flows import MAX_STRUCTURES_A_CALL
 from understudy.plugins import PluginGroup
 from understudy.predictions import Prediction
+from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
 from understudy.wire import OptionalOutput
@@ -28,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_NO_WIDTH: Final = 1000
+_AT_A_TERMINAL: Final = Retries(connections=0)  # a gateway that is not there is news, not a reason to wait
 Url = Annotated[
     str, typer.Option(envvar="UNDERSTUDY_URL", help="Address of the gateway.", show_default=True, metavar="URL")
 ]
@@ -45,14 +48,14 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the clie
 @app.command()
 def models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List the models that the gateway serves."""
-    with Client(url) as client:
+    with Client(url, retries=_AT_A_TERMINAL) as client:
         served = client.models()
     if as_json:
         _print_json({"models": [model.model_dump() for model in served]})
         return
     from understudy.tables import models_table
 
-    Console().print(models_table(served) if served else "The gateway serves no models.")
+    _console().print(models_table(served) if served else "The gateway serves no models.")
 
 
 @app.command()
@@ -71,7 +74,7 @@ def predict(
     """Energy, forces, committee standard deviation and domain verdict of every structure in a file."""
     frames = read_frames(file)
     structures, _ = as_structures(frames)
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, retries=_AT_A_TERMINAL) as client:
         name = model or _chosen(client, structures)
         with _progress(len(structures)) as advance:
             outputs: list[OptionalOutput] = ["forces_std"] if forces_std else []
@@ -131,10 +134,15 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, allow_nan=False))
 
 
+def _console() -> Console:
+    """Standard output; a pipe or a file has no width to fit into."""
+    return Console() if sys.stdout.isatty() else Console(width=_NO_WIDTH, soft_wrap=True)
+
+
 def _print_tables(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
     from understudy.tables import predictions_table
 
-    Console().print(predictions_table(structures, predictions))
+    _console().print(predictions_table(structures, predictions))
 
 
 def _complain(error: Exception) -> None:

@@ -22,7 +22,9 @@ _SHORT: Final[dict[str, str]] = {"angstrom": "Å", "eV/angstrom": "eV/Å", "eV/a
 
 def models_table(models: Sequence[ModelSummary]) -> Table:
     """One row per model."""
-    table = Table("model", "version", "family", "members", "elements", "purpose", "digest", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("model", "version", "family", "members", "elements", "purpose", "digest"):
+        table.add_column(name, overflow="fold")
     for model in models:
         table.add_row(
             Text(model.name, "bold"),
@@ -51,13 +53,13 @@ def predictions_table(structures: Sequence[Structure], predictions: Sequence[Pre
 def _energies(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> Table:
     units = predictions[0].units
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("formula")
-    table.add_column("atoms", justify="right")
-    table.add_column(f"energy\n{_unit(units, 'energy')}", justify="right")
-    table.add_column(f"committee std\n{_unit(units, 'energy_std')}", justify="right")
-    table.add_column(f"max |force|\n{_unit(units, 'forces')}", justify="right")
-    table.add_column("domain")
+    table.add_column("#", justify="right", style="dim", overflow="fold")
+    table.add_column("formula", overflow="fold")
+    _add_number(table, "atoms", "")
+    _add_number(table, "energy", _unit(units, "energy"))
+    _add_number(table, "committee std", _unit(units, "energy_std"))
+    _add_number(table, "max |force|", _unit(units, "forces"))
+    table.add_column("domain", overflow="fold")
     rows = zip(structures, predictions, strict=True)
     for index, (structure, prediction) in enumerate(rows):
         if index == MAX_ROWS:
@@ -77,14 +79,20 @@ def _energies(structures: Sequence[Structure], predictions: Sequence[Prediction]
 def _forces(structure: Structure, prediction: Prediction) -> Table:
     unit, std = _unit(prediction.units, "forces"), prediction.forces_std
     table = Table(title=f"forces, {unit}", title_justify="left", box=box.SIMPLE_HEAD)
-    names = ["atom", "", "x", "y", "z", "norm", *(["std x", "std y", "std z"] if std is not None else [])]
-    for name in names:
-        table.add_column(name, justify="left" if name == "" else "right")
+    table.add_column("atom", justify="right", style="dim")
+    table.add_column("")
+    for name in ("x", "y", "z", "norm", *(("std x", "std y", "std z") if std is not None else ())):
+        _add_number(table, name, "")
     values = np.column_stack([prediction.forces, np.linalg.norm(prediction.forces, axis=1)])
     values = values if std is None else np.column_stack([values, std])
     for index, (symbol, row) in enumerate(zip(symbols(structure.numbers), values, strict=True)):
         table.add_row(str(index), symbol, *(f"{value:.4f}" for value in row))
     return table
+
+
+def _add_number(table: Table, name: str, unit: str) -> None:
+    """A column of numbers: in a narrow terminal they go over two lines, and never lose a digit."""
+    table.add_column(f"{name}\n{unit}".strip(), justify="right", overflow="fold")
 
 
 def _rest(predictions: Sequence[Prediction]) -> Text:
