@@ -22,7 +22,7 @@ NetworkOf = Callable[..., HipNN]
 
 @pytest.fixture(scope="session")
 def hippynn() -> ModuleType:
-    """hippynn 0.1.3, the oracle, with the kernel that agrees to rounding: `pytorch` compiles, `numba` is off by 1e-10."""
+    """hippynn 0.1.3, the oracle; of its kernels `pytorch` compiles and `numba` is off by 1e-10, this one is exact."""
     os.environ["HIPPYNN_USE_CUSTOM_KERNELS"] = "_pytorch_raw"
     os.environ["HIPPYNN_WARN_LOW_DISTANCES"] = "False"
     os.environ["HIPPYNN_PROGRESS"] = "none"

@@ -24,7 +24,7 @@ class ExactConstants(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """What every cast and move of a module goes through."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in self._exact.items():
             self.get_buffer(name).fill_(value)
         return self

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -61,8 +60,8 @@ def load_hippynn(state: Mapping[str, Any], settings: HippynnSettings) -> Importe
     """Copy the weights of a hippynn network.
 
     Args:
-        state: state dict of a hippynn GraphModule (moddict.node<K>...), or the union of those of a network (`blocks...`)
-            and its HEnergy (`layers...`).
+        state: state dict of a hippynn GraphModule (moddict.node<K>...), or those of a network (`blocks...`) and its
+            HEnergy (`layers...`) in one.
         settings: what the state dict does not hold.
 
     Returns:
@@ -71,7 +70,7 @@ def load_hippynn(state: Mapping[str, Any], settings: HippynnSettings) -> Importe
     Raises:
         UnknownWeights: no hippynn network in it, or a part is missing.
         AmbiguousWeights: several networks or energies.
-        UnsupportedNetwork: no residual layers, a bottleneck, HIP-HOP-NN, unequal widths, another sensitivity or readout.
+        UnsupportedNetwork: no residual layers, a bottleneck, unequal widths, another activation or readout.
     """
     blocks = _under(state, _network_prefix(state))
     readouts = _readouts(state, settings)
@@ -92,8 +91,8 @@ def _network_prefix(state: Mapping[str, Any]) -> str:
     prefixes = [prefix for prefix in prefixes if not prefix.endswith(".network.")]
     if len(prefixes) > 1:
         raise AmbiguousWeights(
-            f"{len(prefixes)} networks in one state dict ({', '.join(sorted(prefixes))}). Members of a hippynn ensemble "
-            "have their own sensitivities, a HipNN committee shares them: import each member as a model of its own"
+            f"{len(prefixes)} networks in one state dict ({', '.join(sorted(prefixes))}). Members of a hippynn "
+            "ensemble have their own sensitivities, a HipNN committee shares them: import each member as its own model"
         )
     if prefixes:
         return prefixes[0]
@@ -171,7 +170,7 @@ def _blocks_of(blocks: Mapping[str, Any]) -> list[int]:
 
 
 def _cusp(blocks: Mapping[str, Any]) -> float:
-    """epsilon of the tensor norms; files from before it was stored were trained with 1e-30."""
+    """Epsilon of the tensor norms; files from before it was stored were trained with 1e-30."""
     layers = [f"{b}.0.base_layer." for b in _blocks_of(blocks) if f"{b}.0.base_layer.vecscales" in blocks]
     if not layers:
         return 1e-6
@@ -184,7 +183,7 @@ def _cusp(blocks: Mapping[str, Any]) -> float:
 def _split_readouts(
     readouts: list[tuple[Tensor, Tensor | None]], config: HipNNConfig
 ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
-    """Atomic references [elements] in hippynn's unit (None with first_is_interacting), and a readout for every block."""
+    """Atomic references [elements] in hippynn's unit (None with first_is_interacting), and a readout for each block."""
     targets = {weight.shape[0] for weight, _ in readouts}
     if targets != {1}:
         raise UnsupportedNetwork(f"the readout has {sorted(targets)} targets; HipNN has one energy")
