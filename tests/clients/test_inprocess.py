@@ -1,5 +1,6 @@
 """An application inside this process: started, asked and shut down as a server would."""
 
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,14 @@ def test_the_application_is_started_before_and_stopped_after() -> None:
     client.close()
     assert log == ["started", "stopped"]
     assert not [t for t in threading.enumerate() if t.name == "understudy-in-process"]
+
+
+def test_a_forgotten_client_stops_the_application_when_it_goes() -> None:
+    log: list[str] = []
+    client = Client(transport=InProcess(app_that(log)))
+    del client
+    gc.collect()
+    assert log == ["started", "stopped"]
 
 
 def test_closing_twice_is_harmless() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
@@ -34,7 +35,7 @@ def default_url() -> str:
 
 
 class Client:
-    """A gateway, asked from ordinary code. Safe to share between threads; close it, or use it in a `with` block.
+    """A gateway, asked from ordinary code. Safe to share between threads.
 
         with Client("http://127.0.0.1:8000") as client:
             prediction = client.predict("malonaldehyde", atoms)
@@ -70,6 +71,7 @@ class Client:
         }
         self._http = httpx.Client(transport=transport, **_http_settings(self.url, timeout_s, headers))
         self._ask = flows.asker(self.url, retries or Retries())
+        self._close = weakref.finalize(self, self._http.close)
 
     def models(self) -> list[ModelSummary]:
         """The models that the gateway serves."""
@@ -135,8 +137,8 @@ class Client:
         return predictions[0] if single else predictions
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections; a forgotten client closes them when it goes."""
+        self._close()
 
     def _run(self, flow: Flow[T]) -> T:
         outcome: Outcome | None = None
