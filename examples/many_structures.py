@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from ase.io import read
-
 from understudy import Client
 
 URL = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8000")
@@ -27,9 +26,8 @@ def main(model: str) -> None:
         answers = client.predict(model, frames)
     print("rms displacement   energy      committee std   in domain")
     for displacement, answer in zip(np.linspace(0.0, 0.25, 6), answers, strict=True):
-        print(
-            f"{displacement:8.2f} angstrom {answer.energy:9.3f} eV {answer.energy_std:10.3f} eV   {answer.domain.in_domain}"
-        )
+        spread, inside = answer.energy_std, answer.domain.in_domain
+        print(f"{displacement:8.2f} angstrom {answer.energy:9.3f} eV {spread:10.3f} eV   {inside}")
         for reason in answer.domain.reasons:
             print(f"    {reason}")
 

@@ -14,7 +14,6 @@ from ase.io import read
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-
 from understudy import UnderstudyCalculator
 
 URL = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8000")
@@ -27,9 +26,8 @@ def main(model: str) -> None:
     atoms = read(Path(__file__).with_name("malonaldehyde.xyz"))
     atoms.calc = UnderstudyCalculator(URL, model)
     BFGS(atoms, logfile=None).run(fmax=0.02, steps=200)
-    print(
-        f"relaxed   energy {atoms.get_potential_energy():.4f} eV, committee std {atoms.calc.results['energy_std']:.4f} eV"
-    )
+    energy, spread = atoms.get_potential_energy(), atoms.calc.results["energy_std"]
+    print(f"relaxed   energy {energy:.4f} eV, committee std {spread:.4f} eV")
     print(f"          largest force {np.abs(atoms.get_forces()).max():.4f} eV/angstrom")
 
     MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE_K, rng=np.random.default_rng(0))
