@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contract.structures import checked_structure
 from training.networks.hipnn import Batch, HipNN
-from training.objectives.forces import EnergyForceObjective, ForceMode, energy_and_forces
+from training.objectives.forces import EnergyForceObjective, ForceMode
 from training.objectives.losses import Labels
 
 MODES = get_args(ForceMode)
