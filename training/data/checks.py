@@ -15,13 +15,13 @@ from contract.structures import Structure
 from contract.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL_EV
 from training.data.dataset import Dataset
 from training.data.errors import DataError
-from training.data.fingerprints import fingerprints
+from training.data.fingerprints import close_pairs, fingerprints
 from training.data.force_agreement import ForceAgreement, force_agreement
 from training.data.splits import Split
 
 COINCIDENT_ANGSTROM: Final = 0.01
 CONFLICT_EV: Final = 0.01  # above the rotational noise of a DFT grid, which reaches 1.4 meV in QM-22
-_COPY_DISTANCE: Final = 1e-6
+_COPY_DISTANCE: Final = 1e-5
 _NAMED: Final = 10
 _SLOPE_RANGE: Final = (0.8, 1.25)
 _UNIT_TOLERANCE: Final = 0.04
@@ -158,8 +158,7 @@ def conflicting_copies(dataset: Dataset) -> Finding | None:
     """Frames with the same geometry whose energies differ by more than 10 meV: states, charges or levels mixed."""
     bad = np.zeros(len(dataset), bool)
     for prints in fingerprints(dataset):
-        pairs = cKDTree(prints.values).query_pairs(_COPY_DISTANCE, output_type="ndarray").reshape(-1, 2)
-        first, second = prints.frames[pairs[:, 0]], prints.frames[pairs[:, 1]]
+        first, second = close_pairs(prints, _COPY_DISTANCE).T
         differ = np.abs(dataset.energy[first] - dataset.energy[second]) > CONFLICT_EV
         bad[first[differ]] = bad[second[differ]] = True
     message = (
@@ -235,10 +234,10 @@ def shared_copies(dataset: Dataset, parts: Split) -> Finding | None:
     part = _part_of(dataset, parts)
     shared = np.zeros(len(dataset), bool)
     for prints in fingerprints(dataset):
-        pairs = cKDTree(prints.values).query_pairs(_COPY_DISTANCE, output_type="ndarray").reshape(-1, 2)
-        ends = part[prints.frames[pairs]]
+        pairs = close_pairs(prints, _COPY_DISTANCE)
+        ends = part[pairs]
         apart = (ends[:, 0] != ends[:, 1]) & (ends > 0).all(axis=1)
-        shared[prints.frames[pairs[apart]].reshape(-1)] = True
+        shared[pairs[apart].reshape(-1)] = True
     message = (
         "copies of one geometry in two parts of the split. Drop duplicates or split with training.data.splits.split."
     )

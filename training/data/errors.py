@@ -5,6 +5,7 @@ DataError
 ├── InconsistentData    arrays of one data set that do not belong together
 ├── EmptyData           a cut or a selection that leaves nothing
 ├── UnsoundData         labels or geometries that must not be trained on; carries the findings
+├── TooAlike            so many copies of a frame that comparing them is hopeless
 ├── CannotSplit         parts that cannot be made as asked
 └── FetchError
     ├── UnknownDataset  no public data set under that name
@@ -29,6 +30,10 @@ class InconsistentData(DataError):
 
 class EmptyData(DataError):
     """A cut or a selection that leaves no frame."""
+
+
+class TooAlike(DataError):
+    """So many frames within a tolerance of each other that their pairs do not fit in memory."""
 
 
 class CannotSplit(DataError):

@@ -84,7 +84,7 @@ def _differences(dataset: Dataset, forces: NDArray[np.float64], frames: NDArray[
     positions, force, energy = dataset.positions[rows], forces[rows], dataset.energy[frames]
     if dataset.pbc[frames[0]].any():
         first, second = _successors_in_cell(dataset, frames)
-        move = _nearest_image(dataset, frames[first], positions[second] - positions[first])
+        move = _centred(_nearest_image(dataset, frames[first], positions[second] - positions[first]))
         mean_force = 0.5 * (force[first] + force[second])
     else:
         first, second = _close_molecules(positions)
@@ -124,6 +124,7 @@ def _nearest_image(dataset: Dataset, frames: NDArray[np.int64], move: NDArray[np
 
 
 def _centred(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Less the mean over atoms: a shift of the whole frame does no work."""
     centred: NDArray[np.float64] = positions - positions.mean(axis=1, keepdims=True)
     return centred
 

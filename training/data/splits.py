@@ -17,16 +17,15 @@ from scipy.spatial import cKDTree
 from contract.card import Split as SplitRecord
 from training.data.dataset import Dataset
 from training.data.errors import CannotSplit
-from training.data.fingerprints import Fingerprints, fingerprints
+from training.data.fingerprints import Fingerprints, close_pairs, fingerprints, principal
 
-DEFAULT_TOLERANCE: Final = 0.002
+DEFAULT_TOLERANCE: Final = 0.01
 _MEMORY_LAGS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70)
 _FAR_LAG: Final = 200
 _FORGOTTEN: Final = 0.9
 _BLOCK_MEMORIES: Final = 2
 _MOST_IN_BLOCK: Final = 0.01
 _MOST_OF_PART: Final = 0.1
-_MAX_CLOSE_PAIRS: Final = 50_000_000
 _PARTS: Final = ("train", "valid", "test")
 
 Fractions = tuple[float, float, float]
@@ -100,13 +99,16 @@ def split(
         tolerance: 1/angstrom, frames nearer than this are joined; 0 joins exact copies only.
 
     Raises:
-        CannotSplit: fewer groups than parts, one group larger than any part, or a tolerance that joins everything.
+        CannotSplit: fewer groups than parts, or groups so large that a part would miss its share by half.
+        TooAlike: a tolerance that joins nearly everything.
     """
+    if not tolerance >= 0:
+        raise CannotSplit(f"tolerance is {tolerance}. Give a distance in 1/angstrom, such as {DEFAULT_TOLERANCE}.")
     prints = fingerprints(dataset)
     length = _memory_block(dataset, prints) if block == "auto" else block
-    group = _joined(dataset, [*_runs(dataset, length), *_close_pairs(prints, tolerance)])
+    group = _joined(dataset, [*_runs(dataset, length), *(close_pairs(p, tolerance) for p in prints)])
     how = f"whole groups: runs of {length} consecutive frames, " if length > 1 else "whole groups: "
-    return _dealt(group, fractions, seed, f"{how}frames within {tolerance:g}/angstrom (rms of 1/r) never parted")
+    return _dealt(group, fractions, seed, f"{how}frames within {tolerance:g}/angstrom of each other never parted")
 
 
 def split_by_group(dataset: Dataset, fractions: Fractions = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
@@ -142,7 +144,8 @@ def _nearest(prints: Fingerprints, part: NDArray[np.int8]) -> NDArray[np.float64
     train, test = prints.values[part == 1], prints.values[part == 2]
     if not len(train) or not len(test):
         return np.full(len(test), np.inf)
-    distance: NDArray[np.float64] = cKDTree(train).query(test)[0]
+    turned = principal(np.concatenate([train, test]))
+    distance: NDArray[np.float64] = cKDTree(turned[: len(train)]).query(turned[len(train) :])[0]
     return distance
 
 
@@ -178,25 +181,6 @@ def _runs(dataset: Dataset, length: int) -> list[NDArray[np.int64]]:
         (dataset.source[first] == dataset.source[second]) & (run[first] == run[second]) & alone[first] & alone[second]
     )
     return [np.stack([first[tied], second[tied]], axis=1)]
-
-
-def _close_pairs(prints: list[Fingerprints], tolerance: float) -> list[NDArray[np.int64]]:
-    """Pairs [p, 2] of frames nearer than the tolerance."""
-    if not tolerance >= 0:
-        raise CannotSplit(f"tolerance is {tolerance}. Give a distance in 1/angstrom, such as {DEFAULT_TOLERANCE}.")
-    return [p.frames[_close_rows(p, tolerance)] for p in prints]
-
-
-def _close_rows(prints: Fingerprints, tolerance: float) -> NDArray[np.int64]:
-    tree = cKDTree(prints.values)
-    count = (int(tree.count_neighbors(tree, tolerance)) - len(prints.frames)) // 2
-    if count > _MAX_CLOSE_PAIRS:
-        raise CannotSplit(
-            f"{count} pairs of frames lie within tolerance={tolerance:g}/angstrom: it would join nearly everything. "
-            "Lower the tolerance or drop repeated frames first."
-        )
-    pairs: NDArray[np.int64] = tree.query_pairs(tolerance, output_type="ndarray").reshape(-1, 2)
-    return pairs
 
 
 def _joined(dataset: Dataset, ties: list[NDArray[np.int64]]) -> NDArray[np.int64]:
