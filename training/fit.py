@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from training.batches import LabelledGraphs
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.hipnn import HipNN
 from training.objectives.losses import ObjectiveFunction
-from training.schedule import Plateau
+from training.schedule import Plateau, cosine
 
 
 class FitConfig(BaseModel):
@@ -26,6 +27,7 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    schedule: Literal["plateau", "cosine"] = Field("plateau", description="cosine runs max_epochs at one batch size")
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(16, ge=1, description="configurations a step, at the start")
     max_batch_size: int = Field(64, ge=1, description="plateaus grow the batch up to this, then lower the rate")
@@ -141,8 +143,11 @@ class _State:
     ) -> None:
         cpu, wall, epoch = time.process_time(), time.perf_counter(), len(self.history)
         generator = np.random.default_rng((config.seed, epoch))
+        rate = self.plateau.learning_rate
+        if config.schedule == "cosine":
+            rate = cosine(epoch, config.max_epochs, config.learning_rate)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plateau.learning_rate
+            group["lr"] = rate
         losses = [
             self._step(objective, batch, labels, config)
             for batch, labels in train.batches(self.plateau.batch_size, generator, config.device)
@@ -155,13 +160,14 @@ class _State:
                 float(np.mean(losses)),
                 value,
                 self.plateau.batch_size,
-                self.plateau.learning_rate,
+                rate,
                 before.cpu_seconds + time.process_time() - cpu,
                 before.wall_seconds + time.perf_counter() - wall,
             )
         )
+        largest = config.max_batch_size if config.schedule == "plateau" else config.batch_size
         self.plateau = self.plateau.after(
-            epoch, value, max_batch_size=config.max_batch_size, factor=config.factor, patience=config.patience
+            epoch, value, max_batch_size=largest, factor=config.factor, patience=config.patience
         )
         if self.plateau.best_epoch == epoch:
             self.best_weights = copy.deepcopy(self.average.state_dict())

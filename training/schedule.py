@@ -1,4 +1,4 @@
-"""When to grow the batch, when to lower the learning rate, when to stop: the plateau schedule of HIP-NN's authors.
+"""Learning rates: the plateau schedule of HIP-NN's authors, and a cosine for a fixed number of epochs.
 
 While the batch may still grow, a plateau multiplies it by 1/factor; afterwards a plateau multiplies the rate by the
 factor (lanl/hippynn 0.1.3). Plain state in, plain state out, so that a checkpoint can hold it.
@@ -39,3 +39,12 @@ class Plateau:
         if state.batch_size < max_batch_size:
             return replace(state, batch_size=min(int(state.batch_size / factor), max_batch_size), bored=0)
         return replace(state, learning_rate=state.learning_rate * factor, bored=0)
+
+
+def cosine(epoch: int, epochs: int, learning_rate: float, floor: float = 0.01) -> float:
+    """The rate of an epoch: up in the first twentieth, then down a cosine to `floor` of the highest rate."""
+    rise = max(1, epochs // 20)
+    if epoch < rise:
+        return learning_rate * (epoch + 1) / (rise + 1)
+    progress = (epoch - rise) / max(1, epochs - 1 - rise)
+    return learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -2,7 +2,7 @@
 
 import math
 
-from training.schedule import Plateau
+from training.schedule import Plateau, cosine
 
 RULES = {"max_batch_size": 64, "factor": 0.5, "patience": 1}
 
@@ -31,3 +31,10 @@ def test_an_improvement_below_the_threshold_counts_for_the_best_model_but_not_ag
 
 def test_a_fresh_state_has_no_best() -> None:
     assert math.isinf(Plateau(16, 1e-3).best)
+
+
+def test_a_cosine_rises_first_and_ends_at_its_floor() -> None:
+    rates = [cosine(epoch, 60, 1e-3) for epoch in range(60)]
+    assert rates[0] < rates[2] < max(rates) == 1e-3
+    assert rates[-1] == 1e-3 * 0.01
+    assert all(a >= b for a, b in zip(rates[3:], rates[4:], strict=False))

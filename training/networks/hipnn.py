@@ -103,7 +103,7 @@ class Interaction(ExactConstants):
     def forward(self, z: Tensor, near: Geometry, neighbours: Tensor) -> tuple[Tensor, _Trace]:
         """Features z ([1, N, f_in] one-hot in the first block, else [M, N, f_in]) to [M, N, f]."""
         sensitivity = self.sensitivity(near)
-        gathered = [features[neighbours] for features in z.unbind(0)]
+        gathered = [features[neighbours] for features in _members(z)]
         parts = self._components(sensitivity.tensor, gathered, near.harmonics.shape[2])
         p = parts[0].squeeze(2) + torch.matmul(z, self.self_weight) + self.bias
         norms = []
@@ -123,10 +123,10 @@ class Interaction(ExactConstants):
         """Derivatives by the sensitivities [N, K, C n] and, unless this block is the first, by the input features."""
         p_bar = torch.matmul(z_bar, self.out_weight.transpose(1, 2)) * torch.sigmoid(trace.activations[0])
         rows_bar = torch.matmul(self._component_gradient(p_bar, trace).flatten(1, 2), self.weight.transpose(1, 2))
-        if self.first:  # all members see the same one-hot neighbours
+        if self.first and len(rows_bar) > 1:  # all members see the same one-hot neighbours
             rows_bar = rows_bar.sum(dim=0, keepdim=True)
         channels = trace.sensitivity.tensor.shape[2]
-        environment_bar = [rows.reshape(-1, channels, self.f_in) for rows in rows_bar.unbind(0)]
+        environment_bar = [rows.reshape(-1, channels, self.f_in) for rows in _members(rows_bar)]
         s_bar = torch.bmm(trace.gathered[0], environment_bar[0].transpose(1, 2))
         for seen, bar in zip(trace.gathered[1:], environment_bar[1:], strict=True):
             s_bar = s_bar + torch.bmm(seen, bar.transpose(1, 2))
@@ -296,6 +296,11 @@ def sum_per_structure(values: Tensor, batch: Batch) -> Tensor:
     index = batch.structure.unsqueeze(0).expand(values.shape[0], -1)
     totals = torch.zeros(values.shape[0], batch.cells.shape[0], dtype=torch.float64, device=values.device)
     return totals.scatter_add(1, index, values.to(torch.float64))
+
+
+def _members(stacked: Tensor) -> list[Tensor]:
+    """[M, ...] as a list over members; a single one is a view, not a copy, in an exported graph too."""
+    return [stacked.squeeze(0)] if stacked.shape[0] == 1 else list(stacked.unbind(0))
 
 
 def _linear_default(parameter: Tensor, fan_in: int) -> None:

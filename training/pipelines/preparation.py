@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.batches import LabelledGraphs, fit_references, labelled_graphs
 from training.data import DataSpec, load
+from training.data.checks import require_apart
 from training.data.dataset import Dataset
 from training.data.splits import Split, split, split_by_group
 
@@ -50,6 +51,7 @@ def prepare(data: DataSpec, how: SplitConfig) -> Prepared:
     """
     dataset = load(data)
     parts = (split if how.by == "blocks" else split_by_group)(dataset, how.fractions, how.seed)
+    require_apart(dataset, parts)
     return Prepared(dataset, parts, fit_references(dataset.select(parts.train)))
 
 
