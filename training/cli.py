@@ -1,35 +1,54 @@
-"""The training commands of `understudy`, registered by entry points in pyproject.toml."""
+"""The training commands of `understudy`, registered by entry points in pyproject.toml. Import torch only when used."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
+
+from contract.errors import UnderstudyError
+from training.importers.command import import_hippynn_command
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
 RepositoryOption = Annotated[Path, typer.Option("--model-repo", help="Folder of served models.")]
 
 _console = Console(stderr=True)
 
+data = typer.Typer(help="Public training data: list it, fetch it.", no_args_is_help=True)
+import_ = typer.Typer(help="Bring a model trained elsewhere into the folder of runs.", no_args_is_help=True)
+import_.command("hippynn")(import_hippynn_command)
+
+
+@import_.callback()
+def _several_importers() -> None:
+    """Keep `hippynn` a subcommand while it is the only importer."""
+
 
 def train(
     config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs.")],
     runs: RunsOption = Path("runs"),
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; default: all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Train a model from a configuration; an interrupted run goes on where it was. Writes a report.html."""
+    """Train a model from a configuration and write a report; an interrupted run goes on where it was."""
     import torch
 
     from training.pipelines.registry import read_config, train_run
     from training.report import write_report
 
-    if threads:
-        torch.set_num_threads(threads)
-    settings = read_config(config)
-    folder = runs / settings.name
-    train_run(settings, folder)
-    report = write_report(folder)
-    _console.print(f"trained {settings.name}: {folder}\nreport: {report}")
+    torch.set_num_threads(threads)
+    with _plain_errors():
+        settings = read_config(config)
+        folder = runs / settings.name
+        train_run(settings, folder)
+        report = write_report(folder)
+    _say(f"trained {settings.name}: {folder}")
+    _say(f"report: {report}")
+    _say(f"next: understudy publish {settings.name}")
 
 
 def publish(
@@ -37,9 +56,50 @@ def publish(
     runs: RunsOption = Path("runs"),
     model_repo: RepositoryOption = Path("model_repo"),
 ) -> None:
-    """Export a trained run, put it through the gate, and admit it to the model repository."""
-    from training.pipelines.registry import candidate
-    from training.publish import publish as admit
+    """Export a trained run, put it through the admission checks, and place it in the model repository."""
+    from training.publish import publish_run
 
-    folder = admit(candidate(runs / name), model_repo)
-    _console.print(f"published {name}: {folder}")
+    with _plain_errors():
+        folder = publish_run(runs / name, model_repo)
+    _say(f"published {name}: {folder}")
+
+
+@data.command("list")
+def list_data() -> None:
+    """Public data sets that can be fetched, with their licence."""
+    from training.data.fetch import cached
+    from training.data.registry import REGISTRY
+
+    table = Table("name", "level of theory", "licence", "size", "here")
+    for name, entry in sorted(REGISTRY.items()):
+        origin = entry.provenance
+        here = "yes" if cached(name) else ""
+        table.add_row(name, origin.level_of_theory, origin.licence, f"{entry.size_mb:g} MB", here)
+    Console().print(table)
+
+
+@data.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="Name, see `understudy data list`.")],
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep it in; default $UNDERSTUDY_DATA.")] = None,
+) -> None:
+    """Download a public data set and check its sha256."""
+    from training.data.fetch import fetch
+
+    with _plain_errors():
+        path = fetch(name, cache)
+    Console().print(path, soft_wrap=True)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors that were made for people end the command with their text, not with a traceback."""
+    try:
+        yield
+    except (UnderstudyError, ValidationError) as error:
+        _console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _say(text: str) -> None:
+    _console.print(text, highlight=False, soft_wrap=True)
