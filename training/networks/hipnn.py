@@ -16,7 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from training.networks.constants import ExactConstants
-from training.networks.sensitivity import Geometry, Sensitivity, SensitivityTrace, geometry, unit_vector_gradient
+from training.networks.sensitivity import (
+    Constants,
+    Geometry,
+    Sensitivity,
+    SensitivityTrace,
+    geometry,
+    unit_vector_gradient,
+)
 
 READOUT_DECAY = 1e-2
 
@@ -201,7 +208,8 @@ class Block(nn.Module):
         for layer in self.atom_layers:
             z, p = layer(z)
             trace.activations.append(p)
-        return z, torch.matmul(z, self.readout).squeeze(2) + self.readout_bias, trace
+        energy = (z * self.readout.transpose(1, 2)).sum(dim=2)  # a matrix-vector product would round by batch size
+        return z, energy + self.readout_bias, trace
 
     def backward(self, z_bar: Tensor, trace: _Trace, reverse: Tensor) -> tuple[Tensor, Tensor | None]:
         """See Interaction.backward."""
@@ -221,9 +229,11 @@ class HipNN(ExactConstants):
         self._scale_readouts()
         self.register_buffer("elements", torch.tensor(config.elements), persistent=False)
         self.register_constant("cutoff", config.cutoff_angstrom)
+        self.register_constant("kappa", math.pi / (2.0 * config.cutoff_angstrom))
         self.register_constant("third", 1.0 / 3.0)
         self.elements: Tensor
         self.cutoff: Tensor
+        self.kappa: Tensor
         self.third: Tensor
 
     @torch.no_grad()
@@ -258,7 +268,8 @@ class HipNN(ExactConstants):
         return Evaluation(sum_per_structure(atomic, batch), forces, virial.to(forces.dtype), atomic)
 
     def _geometry(self, batch: Batch) -> Geometry:
-        return geometry(batch.positions, batch.neighbours, batch.shifts, self.cutoff, self.third, self.config.order)
+        constants = Constants(self.cutoff, self.kappa, self.third)
+        return geometry(batch.positions, batch.neighbours, batch.shifts, constants, self.config.order)
 
     def _forward(self, batch: Batch, near: Geometry) -> list[tuple[Tensor, _Trace]]:
         z = (batch.species.unsqueeze(1) == self.elements).to(batch.positions.dtype).unsqueeze(0)

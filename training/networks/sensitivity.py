@@ -5,7 +5,6 @@
 A padded slot lies at 2 R_c: every factor below is finite there, and phi = phi' = 0 makes its part exactly zero.
 """
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -68,17 +67,22 @@ class Sensitivity(nn.Module):
         return SensitivityTrace(_outer(near.harmonics, radial), radial, slope)
 
 
-def geometry(
-    positions: Tensor, neighbours: Tensor, shifts: Tensor, cutoff: Tensor, third: Tensor, order: int
-) -> Geometry:
+class Constants(NamedTuple):
+    """Tensors, so that an exported float64 graph holds them in float64: R_c, kappa = pi / (2 R_c), and 1/3."""
+
+    cutoff: Tensor
+    kappa: Tensor
+    third: Tensor
+
+
+def geometry(positions: Tensor, neighbours: Tensor, shifts: Tensor, constants: Constants, order: int) -> Geometry:
     """Distances, unit vectors, cutoff function and harmonics of every slot.
 
     Args:
         positions: angstrom [N, 3].
         neighbours: [N, K].
         shifts: angstrom [N, K, 3].
-        cutoff: R_c in angstrom, a tensor, so that an exported float64 graph holds it in float64.
-        third: 1/3, likewise.
+        constants: of the network, in its dtype.
         order: 0, 1 or 2.
     """
     d = positions[neighbours] - positions.unsqueeze(1) + shifts
@@ -86,11 +90,11 @@ def geometry(
     inverse = torch.rsqrt(square)
     r = square * inverse
     unit = d * inverse
-    angle = r * (math.pi / (2.0 * cutoff))
-    inside = (r <= cutoff).to(d.dtype)
+    angle = r * constants.kappa
+    inside = (r <= constants.cutoff).to(d.dtype)
     cosine, sine = torch.cos(angle) * inside, torch.sin(angle)
-    slope = cosine * sine * (-math.pi / cutoff)
-    return Geometry(d, inverse, unit, _harmonics(unit, third, order), cosine * cosine, slope)
+    slope = cosine * sine * (-2.0 * constants.kappa)
+    return Geometry(d, inverse, unit, _harmonics(unit, constants.third, order), cosine * cosine, slope)
 
 
 def unit_vector_gradient(radial: Tensor, harmonic: Tensor | None, near: Geometry) -> Tensor:
