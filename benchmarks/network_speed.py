@@ -37,17 +37,18 @@ Tensors = dict[str, NDArray[Any]]
 def molecules(count: int = 64, atoms: int = 20, seed: int = 0) -> list[Structure]:
     """Random CHNO chains with bond lengths of 1.1 to 1.6 angstrom."""
     generator = np.random.default_rng(seed)
-    return [_chain(atoms, generator) for _ in range(count)]
+    return [chain(atoms, generator, [1, 6, 7, 8]) for _ in range(count)]
 
 
-def _chain(atoms: int, generator: np.random.Generator) -> Structure:
+def chain(atoms: int, generator: np.random.Generator, elements: list[int]) -> Structure:
+    """A random branched chain with bonds of 1.1 to 1.6 angstrom and no two atoms closer than 1.0."""
     places = [np.zeros(3)]
     while len(places) < atoms:
         step = generator.normal(size=3)
         place = places[generator.integers(len(places))] + step / np.linalg.norm(step) * generator.uniform(1.1, 1.6)
         if min(np.linalg.norm(place - other) for other in places) > 1.0:
             places.append(place)
-    return checked_structure(generator.choice([1, 6, 7, 8], atoms), np.array(places))
+    return checked_structure(generator.choice(elements, atoms), np.array(places))
 
 
 def aluminium(atoms_per_edge: int = 5, seed: int = 0) -> Structure:
