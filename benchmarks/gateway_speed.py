@@ -1,7 +1,7 @@
 """The gateway against the bare engine, a bare FastAPI echo and offline batches: same model, same machine, one run.
 
-Client and server share the cores. Requests are encoded before the clock starts, answers are read to the last byte but not
-decoded. Variants are interleaved; medians over rounds; the ratios are what counts.
+Client and server share the cores. Requests are encoded before the clock starts, answers are read to the last byte but
+not decoded. Variants are interleaved; medians over rounds; the ratios are what counts.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def request_of(structures: Sequence[Structure], path: str) -> bytes:
         "positions": np.concatenate([s.positions for s in structures]),
         "natoms": np.array([len(s) for s in structures]),
     }
-    body, header_length = encode({}, tensors, section="inputs")
+    body, header_length = encode({}, tensors)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/octet-stream\r\n"
         f"Accept: application/octet-stream\r\n"

@@ -42,13 +42,14 @@ def molecules(count: int = 64, atoms: int = 20, seed: int = 0) -> list[Structure
 
 def chain(atoms: int, generator: np.random.Generator, elements: list[int]) -> Structure:
     """A random branched chain with bonds of 1.1 to 1.6 angstrom and no two atoms closer than 1.0."""
-    places = [np.zeros(3)]
-    while len(places) < atoms:
+    places, count = np.zeros((atoms, 3)), 1
+    while count < atoms:
         step = generator.normal(size=3)
-        place = places[generator.integers(len(places))] + step / np.linalg.norm(step) * generator.uniform(1.1, 1.6)
-        if min(np.linalg.norm(place - other) for other in places) > 1.0:
-            places.append(place)
-    return checked_structure(generator.choice(elements, atoms), np.array(places))
+        place = places[generator.integers(count)] + step / np.linalg.norm(step) * generator.uniform(1.1, 1.6)
+        if np.linalg.norm(places[:count] - place, axis=1).min() > 1.0:
+            places[count] = place
+            count += 1
+    return checked_structure(generator.choice(elements, atoms), places)
 
 
 def aluminium(atoms_per_edge: int = 5, seed: int = 0) -> Structure:
