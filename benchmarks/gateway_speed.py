@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from understudy.framing import encode
 
-from benchmarks.network_speed import chain
+from benchmarks.structures import chain
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository, StoredModel
 from contract.structures import Structure

@@ -14,13 +14,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from ase.build import bulk
 from numpy.typing import NDArray
 
 from benchmarks.hippynn_twin import Twin, hippynn_call, ours_of
+from benchmarks.structures import aluminium, molecules
 from contract.graphs import Graph, build_graph, collate
 from contract.signatures import POTENTIAL
-from contract.structures import Structure, checked_structure
 from training.export.potential import example_inputs, write_onnx
 from training.networks.exportable import MeanForces, member
 from training.networks.hipnn import HipNN, HipNNConfig
@@ -32,31 +31,6 @@ NETWORKS = {
     "teacher": {"features": 128, "atom_layers": 3},
 }
 Tensors = dict[str, NDArray[Any]]
-
-
-def molecules(count: int = 64, atoms: int = 20, seed: int = 0) -> list[Structure]:
-    """Random CHNO chains with bond lengths of 1.1 to 1.6 angstrom."""
-    generator = np.random.default_rng(seed)
-    return [chain(atoms, generator, [1, 6, 7, 8]) for _ in range(count)]
-
-
-def chain(atoms: int, generator: np.random.Generator, elements: list[int]) -> Structure:
-    """A random branched chain with bonds of 1.1 to 1.6 angstrom and no two atoms closer than 1.0."""
-    places, count = np.zeros((atoms, 3)), 1
-    while count < atoms:
-        step = generator.normal(size=3)
-        place = places[generator.integers(count)] + step / np.linalg.norm(step) * generator.uniform(1.1, 1.6)
-        if np.linalg.norm(places[:count] - place, axis=1).min() > 1.0:
-            places[count] = place
-            count += 1
-    return checked_structure(generator.choice(elements, atoms), places)
-
-
-def aluminium(atoms_per_edge: int = 5, seed: int = 0) -> Structure:
-    """One rattled fcc cell of 500 atoms."""
-    crystal = bulk("Al", cubic=True).repeat(atoms_per_edge)
-    crystal.rattle(0.1, seed=seed)
-    return checked_structure(crystal.numbers, crystal.positions, crystal.cell.array, True)
 
 
 def best_times(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:

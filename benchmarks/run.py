@@ -1,0 +1,77 @@
+"""Run benchmarks and keep their records: `python -m benchmarks.run speed`, `claims`, or the names of some.
+
+To add one, write a function without arguments that returns a Finding (benchmarks/record.py) and add a line to BENCHMARKS.
+"""
+
+import argparse
+import importlib
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+from rich.console import Console
+
+from benchmarks.record import Finding, write_record
+
+
+class Benchmark(NamedTuple):
+    """`speed`: minutes, timings side by side in one process. `claims`: the slow scientific comparisons."""
+
+    kind: str
+    function: str
+    about: str
+
+
+BENCHMARKS = {
+    "network_speed": Benchmark("speed", "benchmarks.network_speed:run", "the exported network beside hippynn's"),
+    "force_training_cost": Benchmark(
+        "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
+    ),
+    "force_training": Benchmark(
+        "claims", "benchmarks.force_training:accuracy", "energies alone beside energies + forces"
+    ),
+}
+
+_console = Console()
+
+
+def main() -> int:
+    """Run what the command line names; each benchmark of several gets a process of its own."""
+    names = _names(_arguments())
+    if len(names) == 1:
+        run(names[0])
+        return 0
+    failed = [name for name in names if subprocess.run([sys.executable, "-m", "benchmarks.run", name]).returncode]
+    if failed:
+        _console.print(f"[red]failed:[/red] {', '.join(failed)}")
+    return len(failed)
+
+
+def run(name: str) -> None:
+    """Run one benchmark here and write its record."""
+    module, _, function = BENCHMARKS[name].function.partition(":")
+    _console.rule(f"{name}: {BENCHMARKS[name].about}")
+    start = time.perf_counter()
+    finding = getattr(importlib.import_module(module), function)()
+    path = write_record(name, finding, time.perf_counter() - start)
+    _console.print_json(data=finding.values if isinstance(finding, Finding) else finding, default=str)
+    _console.print(f"record: {path}")
+
+
+def _arguments() -> list[str]:
+    about = "\n".join(f"  {name:24} {b.kind:7} {b.about}" for name, b in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="+", choices=["speed", "claims", *BENCHMARKS], metavar="speed|claims|NAME")
+    wanted: list[str] = parser.parse_args().what
+    return wanted
+
+
+def _names(wanted: list[str]) -> list[str]:
+    return [name for name, benchmark in BENCHMARKS.items() if name in wanted or benchmark.kind in wanted]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
