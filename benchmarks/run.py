@@ -1,6 +1,6 @@
 """Run benchmarks and keep their records: `python -m benchmarks.run speed`, `claims`, or the names of some.
 
-To add one, write a function without arguments that returns a Finding (benchmarks/record.py) and add a line to BENCHMARKS.
+To add one, write a function without arguments that returns a Finding (benchmarks/record.py) or a dict, and a line below.
 """
 
 import argparse
@@ -25,6 +25,9 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "network_speed": Benchmark("speed", "benchmarks.network_speed:run", "the exported network beside hippynn's"),
+    "gateway_speed": Benchmark(
+        "speed", "benchmarks.gateway_speed:run", "the gateway beside the bare engine and an echo"
+    ),
     "force_training_cost": Benchmark(
         "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
     ),
