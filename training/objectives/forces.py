@@ -48,20 +48,20 @@ class EnergyForceObjective:
 
     def _double_backprop(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         energy, forces = energy_and_forces(network, batch, create_graph=True)
-        return self._sum(energy, forces, labels, target)
+        return self._sum(energy, forces, batch, labels, target)
 
     def _adjoint(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         if network.config.members != 1:
             raise ValueError("mode 'adjoint' trains one member at a time; use 'double_backprop' for a committee")
         evaluation = network.evaluate(batch)
-        return self._sum(evaluation.energy, evaluation.forces.unsqueeze(0), labels, target)
+        return self._sum(evaluation.energy, evaluation.forces.unsqueeze(0), batch, labels, target)
 
     def _directional_difference(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         if network.config.members != 1:
             raise ValueError("mode 'directional_difference' trains one member at a time")
         energy, forces = energy_and_forces(network, batch, create_graph=False)
         energy, forces = energy.detach().requires_grad_(), forces.detach().requires_grad_()
-        loss = self._sum(energy, forces, labels, target)
+        loss = self._sum(energy, forces, batch, labels, target)
         w, v = torch.autograd.grad(loss.surrogate, (energy, forces))
         step = _step_lengths(v[0], batch, self.displacement_angstrom)
         moved = _displaced(batch, step.to(v.dtype)[batch.structure].unsqueeze(1) * v[0])
@@ -69,9 +69,10 @@ class EnergyForceObjective:
         slope = torch.where(step > 0, (plus - minus) / (2.0 * step.clamp_min(1e-30)), 0.0)
         return Objective((0.5 * w * (plus + minus) - slope).sum(), loss.terms)
 
-    def _sum(self, energy: Tensor, forces: Tensor, labels: Labels, target: Tensor) -> Objective:
+    def _sum(self, energy: Tensor, forces: Tensor, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         on_energy = rmse_plus_mae(energy - labels.energy, labels.weight)
-        on_forces = rmse_plus_mae((forces - target).flatten(1))
+        weight = None if labels.weight is None else labels.weight[:, batch.structure].repeat_interleave(3, dim=1)
+        on_forces = rmse_plus_mae((forces - target).flatten(1), weight)
         members = energy.shape[0]
         terms = {"energy": on_energy.item() / members, "forces": on_forces.item() / members}
         return Objective(self.energy_weight * on_energy + self.force_weight * on_forces, terms)
