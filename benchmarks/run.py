@@ -1,6 +1,6 @@
 """Run benchmarks and keep their records: `python -m benchmarks.run speed`, `claims`, or the names of some.
 
-To add one, write a function without arguments that returns a Finding (benchmarks/record.py) or a dict, and a line below.
+To add one: a function without arguments that returns a Finding (benchmarks/record.py) or a dict, and a line below.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class EnergyForceObjective:
         return route[self.mode](network, batch, labels, labels.forces)
 
     def _double_backprop(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
-        energy, forces = energy_and_forces(network, batch, create_graph=True)
+        energy, forces = energy_and_forces(network, batch)
         return self._sum(energy, forces, batch, labels, target)
 
     def _adjoint(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
@@ -59,8 +59,9 @@ class EnergyForceObjective:
     def _directional_difference(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         if network.config.members != 1:
             raise ValueError("mode 'directional_difference' trains one member at a time")
-        energy, forces = energy_and_forces(network, batch, create_graph=False)
-        energy, forces = energy.detach().requires_grad_(), forces.detach().requires_grad_()
+        with torch.no_grad():
+            answer = network.evaluate(batch)
+        energy, forces = answer.energy.requires_grad_(), answer.forces.unsqueeze(0).requires_grad_()
         loss = self._sum(energy, forces, batch, labels, target)
         w, v = torch.autograd.grad(loss.surrogate, (energy, forces))
         step = _step_lengths(v[0], batch, self.displacement_angstrom)
@@ -78,13 +79,12 @@ class EnergyForceObjective:
         return Objective(self.energy_weight * on_energy + self.force_weight * on_forces, terms)
 
 
-def energy_and_forces(network: HipNN, batch: Batch, *, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """Energies eV [M, B] and forces eV/angstrom [M, N, 3] of every member by automatic differentiation."""
+def energy_and_forces(network: HipNN, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Energies eV [M, B] and forces eV/angstrom [M, N, 3] of every member, differentiable once more, by autograd."""
     positions = batch.positions.detach().requires_grad_()
     energy = network.energy(batch._replace(positions=positions))
     gradients = [
-        torch.autograd.grad(energy[m].sum(), positions, create_graph=create_graph, retain_graph=True)[0]
-        for m in range(network.config.members)
+        torch.autograd.grad(energy[m].sum(), positions, create_graph=True)[0] for m in range(network.config.members)
     ]
     return energy, -torch.stack(gradients)
 
