@@ -76,7 +76,7 @@ def labelled_graphs(
 def reference_energies(dataset: Dataset, references: dict[str, float]) -> NDArray[np.float64]:
     """Sum of atomic references of each frame, eV [n]."""
     elements, counts = dataset.element_counts()
-    return counts @ np.array([references[SYMBOLS[z]] for z in elements])
+    return np.asarray(counts @ np.array([references[SYMBOLS[z]] for z in elements]), dtype=np.float64)
 
 
 def fit_references(dataset: Dataset) -> dict[str, float]:

@@ -152,7 +152,7 @@ class Interaction(ExactConstants):
             a = torch.matmul(rows[0], self.weight)
         else:
             a = torch.stack([torch.mm(row, weight) for row, weight in zip(rows, self.weight.unbind(0), strict=True)])
-        return list(a.unflatten(1, (-1, components)).split([1, 3, 5][: self.order + 1], dim=2))
+        return list(torch.split(torch.unflatten(a, 1, (-1, components)), [1, 3, 5][: self.order + 1], dim=2))
 
     def _component_gradient(self, p_bar: Tensor, trace: _Trace) -> Tensor:
         bars = [p_bar.unsqueeze(2)]
@@ -161,7 +161,7 @@ class Interaction(ExactConstants):
         if self.tensor_scale is not None:
             h = (self.tensor_scale * p_bar / trace.norms[1]).unsqueeze(2)
             twice = h * (trace.components[2] + trace.components[2])
-            xx, xy_xz, yy, yz = twice.split([1, 2, 1, 1], dim=2)
+            xx, xy_xz, yy, yz = torch.split(twice, [1, 2, 1, 1], dim=2)
             bars += [xx + yy / 2, xy_xz, yy + xx / 2, yz]
         return torch.cat(bars, dim=2) if len(bars) > 1 else bars[0]
 
@@ -264,7 +264,7 @@ class HipNN(ExactConstants):
         gradient = self._pair_gradient([trace for _, trace in passed], near, batch.reverse)
         forces = gradient.sum(dim=1) - gradient.flatten(0, 1)[batch.reverse].sum(dim=1)
         moment = torch.matmul(near.displacement.transpose(1, 2), gradient).flatten(1)
-        virial = sum_per_structure(moment.transpose(0, 1), batch).transpose(0, 1).unflatten(1, (3, 3))
+        virial = sum_per_structure(moment.transpose(0, 1), batch).transpose(0, 1).reshape(-1, 3, 3)
         return Evaluation(sum_per_structure(atomic, batch), forces, virial.to(forces.dtype), atomic)
 
     def _geometry(self, batch: Batch) -> Geometry:

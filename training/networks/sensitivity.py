@@ -45,7 +45,7 @@ class SensitivityTrace(NamedTuple):
         radial = (s_bar * slope).sum(dim=2)
         if near.harmonics.shape[2] == 1:
             return radial, None
-        apart = s_bar.unflatten(2, (near.harmonics.shape[2], self.radial.shape[2]))
+        apart = torch.unflatten(s_bar, 2, (near.harmonics.shape[2], self.radial.shape[2]))
         return radial, (apart * self.radial.unsqueeze(2)).sum(dim=3)[:, :, 1:]
 
 

@@ -1,7 +1,7 @@
 """Objectives of potentials: energies alone, and energies with forces.
 
 Every objective returns an `Objective`: `surrogate`, whose backward() gives the parameter gradients, and the
-value of each term. For most objectives the surrogate is the loss; for directional differences it is not (see forces.py).
+value of each term. For most objectives the surrogate is the loss; for directional differences it is not (forces.py).
 """
 
 from collections.abc import Callable
