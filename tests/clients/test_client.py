@@ -77,6 +77,13 @@ def test_crystals_have_a_stress_and_molecules_have_none(lj_client: Client) -> No
     assert lj_client.predict("m", water).stress is None
 
 
+def test_a_mixed_list_is_answered_as_each_of_its_structures_alone(lj_client: Client) -> None:
+    frames = [argon(3.0), bulk("Ar", "fcc", 4.0), argon(4.0), bulk("Ar", "fcc", 4.2)]
+    predictions = lj_client.predict("m", frames)
+    assert all(agrees(p, atoms) for p, atoms in zip(predictions, frames, strict=True))
+    assert [p.stress is not None for p in predictions] == [False, True, False, True]
+
+
 def test_optional_outputs_come_only_when_asked_for(lj_client: Client) -> None:
     prediction = lj_client.predict("m", [argon(3.0), molecule("CH4")], outputs=["atomic_energies", "forces_std"])[1]
     assert prediction.atomic_energies is not None
@@ -161,7 +168,7 @@ def test_a_fault_in_a_later_part_is_counted_from_the_start_of_the_list(lj_app: S
     with Client(transport=InProcess(app)) as client, pytest.raises(BadRequest) as caught:
         client.predict("m", [argon(3.0)] * (MAX_STRUCTURES_A_CALL + 5))
     assert caught.value.facts == {"index": MAX_STRUCTURES_A_CALL + 2}
-    assert str(MAX_STRUCTURES_A_CALL) in str(caught.value)
+    assert f"structure {MAX_STRUCTURES_A_CALL + 2} of the list" in str(caught.value)
 
 
 def test_copies_and_pickles_of_a_client_keep_its_settings() -> None:
@@ -187,7 +194,15 @@ def structure(atoms: int) -> Structure:
 def test_parts_keep_the_order_and_stay_within_the_bounds(sizes: list[int]) -> None:
     structures = [structure(size) for size in sizes]
     parts = list(chunks(structures))
-    assert [s for part in parts for s in part] == structures
+    assert [place for part in parts for place in part] == list(range(len(sizes)))
     for part in parts:
         assert 1 <= len(part) <= MAX_STRUCTURES_A_CALL
-        assert len(part) == 1 or sum(map(len, part)) <= MAX_ATOMS_A_CALL
+        assert len(part) == 1 or sum(sizes[place] for place in part) <= MAX_ATOMS_A_CALL
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_a_crystal_has_its_stress_whatever_else_is_in_the_list(kinds: list[bool]) -> None:
+    structures = [as_structure(bulk("Ar", "fcc", 4.0) if periodic else argon(3.0)) for periodic in kinds]
+    parts = list(chunks(structures))
+    assert sorted(place for part in parts for place in part) == list(range(len(kinds)))
+    assert all(len({kinds[place] for place in part}) == 1 for part in parts)

@@ -20,7 +20,7 @@ from understudy.predictions import Prediction
 from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
-from understudy.wire import OptionalOutput
+from understudy.wire import OptionalOutput, PredictionHead
 
 app = typer.Typer(
     cls=PluginGroup,
@@ -126,8 +126,15 @@ def _write(out: Path, frames: Sequence[Any], predictions: Sequence[Prediction]) 
 def _answer(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The shape of `POST /v1/predict/{model}`."""
     first = predictions[0]
-    head = {"model": first.model, "version": first.version, "digest": first.digest, "units": dict(first.units)}
-    return {**head, "results": [prediction.to_dict() for prediction in predictions]}
+    head = PredictionHead(
+        model=first.model,
+        version=first.version,
+        digest=first.digest,
+        units=dict(first.units),
+        uncertainty=first.uncertainty,
+        results=[],
+    )
+    return {**head.model_dump(), "results": [prediction.to_dict() for prediction in predictions]}
 
 
 def _print_json(value: Any) -> None:

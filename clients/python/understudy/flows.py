@@ -101,18 +101,19 @@ def predict(
     outputs: Collection[OptionalOutput],
     on_progress: Callable[[int, int], None] | None,
 ) -> Flow[list[Prediction]]:
-    """`POST /v1/predict/{model}`, as many times as the list is long."""
-    predictions: list[Prediction] = []
-    for chunk in chunks(structures):
+    """`POST /v1/predict/{model}`, as many times as the list is long; the answers in the order of the list."""
+    predictions: dict[int, Prediction] = {}
+    for places in chunks(structures):
+        chunk = [structures[place] for place in places]
         response = yield from ask(predict_call(model, chunk, outputs))
         try:
             head, tensors = prediction_of(response)
         except Refused as refusal:
-            raise _counted_from(refusal, len(predictions)) from refusal.__cause__
-        predictions += part(head, tensors, [len(s) for s in chunk])
+            raise _in_the_whole_list(refusal, places) from refusal.__cause__
+        predictions.update(zip(places, part(head, tensors, [len(s) for s in chunk]), strict=True))
         if on_progress:
             on_progress(len(predictions), len(structures))
-    return predictions
+    return [predictions[place] for place in range(len(structures))]
 
 
 def predict_call(model: str, structures: Sequence[Structure], outputs: Collection[OptionalOutput]) -> Call:
@@ -123,18 +124,25 @@ def predict_call(model: str, structures: Sequence[Structure], outputs: Collectio
     return Call("POST", f"/v1/predict/{quote(model, safe='')}", headers, body)
 
 
-def chunks(structures: Sequence[Structure]) -> Iterator[list[Structure]]:
-    """Parts of the list, in order, each small enough for one call; a structure larger than that goes alone."""
-    chunk: list[Structure] = []
-    atoms = 0
-    for structure in structures:
-        if chunk and (len(chunk) == MAX_STRUCTURES_A_CALL or atoms + len(structure) > MAX_ATOMS_A_CALL):
+def chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:
+    """Places in the list, in parts small enough for one call each; a structure too large for a part goes alone.
+
+    A part holds either structures that are periodic in three directions or others, not both: the gateway's answer has
+    one stress tensor for a whole call, or none.
+    """
+    periodic = [bool(s.pbc.all()) for s in structures]
+    for kind in (True, False):
+        chunk: list[int] = []
+        atoms = 0
+        for place in (i for i, p in enumerate(periodic) if p is kind):
+            size = len(structures[place])
+            if chunk and (len(chunk) == MAX_STRUCTURES_A_CALL or atoms + size > MAX_ATOMS_A_CALL):
+                yield chunk
+                chunk, atoms = [], 0
+            chunk.append(place)
+            atoms += size
+        if chunk:
             yield chunk
-            chunk, atoms = [], 0
-        chunk.append(structure)
-        atoms += len(structure)
-    if chunk:
-        yield chunk
 
 
 def _may_help(error: httpx.RequestError) -> bool:
@@ -142,9 +150,10 @@ def _may_help(error: httpx.RequestError) -> bool:
     return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
 
 
-def _counted_from(refusal: Refused, first: int) -> Refused:
+def _in_the_whole_list(refusal: Refused, places: Sequence[int]) -> Refused:
     """The same refusal with the structure's index in the caller's whole list, not in the part that was sent."""
-    if first and isinstance(index := refusal.facts.get("index"), int):
-        refusal.facts["index"] = first + index
-        refusal.hint = f"{refusal.hint} (Counting from structure {first} of the list.)".strip()
+    index = refusal.facts.get("index")
+    if isinstance(index, int) and 0 <= index < len(places) and places[index] != index:
+        refusal.facts["index"] = places[index]
+        refusal.hint = f"{refusal.hint} (It is structure {places[index]} of the list.)".strip()
     return refusal

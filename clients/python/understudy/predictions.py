@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from understudy.errors import BadAnswer
 from understudy.framing import Array
-from understudy.wire import DomainVerdict, PredictionHead, ResultHead
+from understudy.wire import DomainVerdict, PredictionHead, ResultHead, Uncertainty
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +29,7 @@ class Prediction:
         domain: whether the model was trained for such a structure, and if not, why and where.
         model, version, digest: which weights answered.
         units: of every quantity, as the gateway states them.
+        uncertainty: how many members energy_std is taken over, its divisor, and its calibration where there is one.
     """
 
     energy: float
@@ -42,6 +43,7 @@ class Prediction:
     version: str
     digest: str
     units: Mapping[str, str]
+    uncertainty: Uncertainty | None
 
     @property
     def max_force(self) -> float:
@@ -119,6 +121,7 @@ def _prediction(
         version=head.version,
         digest=head.digest,
         units=head.units,
+        uncertainty=head.uncertainty,
     )
 
 

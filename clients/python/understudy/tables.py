@@ -41,7 +41,9 @@ def models_table(models: Sequence[ModelSummary]) -> Table:
 def predictions_table(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> RenderableType:
     """One row per structure; for a single small structure its forces too."""
     first = predictions[0]
-    title = Text.assemble((first.model, "bold"), f" version {first.version}, digest {first.digest[:12]}")
+    title = Text.assemble(
+        (first.model, "bold"), f" version {first.version}, digest {first.digest[:12]}{_members(first)}"
+    )
     parts: list[RenderableType] = [title, _energies(structures, predictions)]
     if len(predictions) > MAX_ROWS:
         parts.append(_rest(predictions))
@@ -107,6 +109,13 @@ def _rest(predictions: Sequence[Prediction]) -> Text:
 def _domain(domain: DomainVerdict) -> Text:
     reasons = f": {'; '.join(domain.reasons)}" if domain.reasons else ""
     return Text.assemble((domain.verdict, _STYLES[domain.verdict]), reasons)
+
+
+def _members(prediction: Prediction) -> str:
+    spread = prediction.uncertainty
+    if spread is None or spread.members < 2:
+        return ""
+    return f", committee of {spread.members} (std with ddof = {spread.ddof})"
 
 
 def _unit(units: Mapping[str, str], name: str) -> str:

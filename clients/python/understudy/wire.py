@@ -77,11 +77,20 @@ class Result(ResultHead):
     atomic_energies: list[float] | None = Field(None, description="eV, one per atom; only when asked for")
 
 
+class Uncertainty(_Part):
+    """How to read energy_std and forces_std."""
+
+    members: int = Field(description="committee members; with a single one there is no standard deviation")
+    ddof: int = Field(1, description="the divisor of the variance is members - ddof")
+    energy_calibration: float | None = Field(None, description="multiply energy_std by this to match held-out errors")
+
+
 class _Answer(_Part):
     model: str
     version: str
     digest: str = Field(description="SHA-256 of the model that answered")
     units: dict[str, str] = Field(description="of every quantity in the answer")
+    uncertainty: Uncertainty | None = None
 
 
 class PredictionHead(_Answer):
