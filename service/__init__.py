@@ -1,0 +1,1 @@
+"""The gateway: one plane behind every protocol. Never imports training or torch."""

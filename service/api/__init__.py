@@ -1,0 +1,1 @@
+"""The protocols. Each only translates between the wire and `plane.predict`."""

@@ -1,0 +1,151 @@
+"""What the OpenAPI page says: the wire types of the client, examples that work as they stand, and the refusals."""
+
+import re
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from understudy.framing import MEDIA_TYPE as BINARY
+from understudy.wire import ModelList, PredictionAnswer, PredictRequest, Problem
+
+
+def _schema(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+DESCRIPTION: Final = """
+Small fast stand-ins for expensive physics simulations. Every answer states its units, its uncertainty, whether the
+model was trained for the question, and the digest of the weights that answered.
+
+Positions are in angstrom, energies in eV, forces in eV/angstrom, stress in eV/angstrom^3 (tensile positive).
+Arrays of any size travel best as tensors (`application/octet-stream`); the Python client does so by itself.
+"""
+MALONALDEHYDE: Final[dict[str, Any]] = {
+    "numbers": [1, 1, 1, 1, 6, 6, 6, 8, 8],
+    "positions": [
+        [-2.116, 0.62, 0.002],
+        [2.211, 0.609, -0.004],
+        [-0.345, -1.576, 0.001],
+        [0.037, 1.855, -0.009],
+        [-1.156, 0.115, 0.004],
+        [0.043, 0.775, 0.005],
+        [1.273, 0.03, -0.002],
+        [1.329, -1.21, 0.004],
+        [-1.277, -1.218, 0.0],
+    ],
+}
+_XYZ: Final = "\n".join(
+    ["9", "malonaldehyde"]
+    + [f"{'HHHHCCCOO'[i]} {x:.3f} {y:.3f} {z:.3f}" for i, (x, y, z) in enumerate(MALONALDEHYDE["positions"])]
+)
+_PREDICT_EXAMPLES: Final = {
+    "energy and forces": {"value": {"structures": [MALONALDEHYDE]}},
+    "with the energy of each atom": {"value": {"structures": [MALONALDEHYDE], "outputs": ["atomic_energies"]}},
+}
+_INFER_EXAMPLE: Final = {
+    "inputs": [
+        {"name": "numbers", "shape": [9], "datatype": "INT64", "data": MALONALDEHYDE["numbers"]},
+        {"name": "positions", "shape": [9, 3], "datatype": "FP64", "data": MALONALDEHYDE["positions"]},
+        {"name": "natoms", "shape": [1], "datatype": "INT64", "data": [9]},
+    ],
+    "outputs": [{"name": "energy"}, {"name": "forces"}, {"name": "in_domain"}],
+}
+_REFUSALS: Final = {
+    400: "the request cannot be read: framing, JSON, shapes, types, numbers that are not finite",
+    404: "no such model",
+    413: "over a limit, see /v1/limits",
+    422: "not physics, or not for this model",
+    429: "the queue is full; see Retry-After",
+    504: "the request's time was over",
+}
+
+
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": text, "content": {"application/problem+json": {"schema": _schema("Problem")}}}
+    for status, text in _REFUSALS.items()
+}
+PREDICT: Final[dict[str, Any]] = {
+    "summary": "Energy, forces, stress, committee standard deviation and domain verdict of structures",
+    "responses": {
+        200: {
+            "description": "one result per structure, in order",
+            "content": {
+                "application/json": {"schema": _schema("PredictionAnswer")},
+                BINARY: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _schema("PredictRequest"), "examples": _PREDICT_EXAMPLES},
+                "chemical/x-xyz": {"schema": {"type": "string"}, "example": _XYZ},
+                BINARY: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+}
+INFER: Final[dict[str, Any]] = {
+    "summary": "The same by the Open Inference Protocol: any KServe or Triton client",
+    "responses": {200: {"description": "the outputs, as JSON or behind a JSON head"}, **_PROBLEMS},
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "object"}, "example": _INFER_EXAMPLE},
+                BINARY: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+}
+MODELS: Final[dict[str, Any]] = {
+    "responses": {200: {"description": "by name", "content": {"application/json": {"schema": _schema("ModelList")}}}}
+}
+
+
+def path_parameters(path: str) -> list[dict[str, Any]]:
+    """The names in braces as OpenAPI parameters."""
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; models can be chosen among those that are served."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
+        _offer_models(document, [model.card.name for model in app.state.plane.models])
+        app.openapi_schema = orjson.loads(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
+    return app.openapi_schema
+
+
+def _schemas() -> dict[str, Any]:
+    _, schema = models_json_schema(
+        [
+            (PredictRequest, "validation"),
+            (PredictionAnswer, "serialization"),
+            (ModelList, "serialization"),
+            (Problem, "serialization"),
+        ],
+        ref_template="#/components/schemas/{model}",
+    )
+    definitions: dict[str, Any] = schema["$defs"]
+    return definitions
+
+
+def _offer_models(document: dict[str, Any], names: list[str]) -> None:
+    for path in document["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "model":
+                    parameter["schema"] = {"type": "string", "enum": names}
+                elif parameter["name"] == "version":
+                    parameter["schema"] = {"type": "string", "default": "1"}

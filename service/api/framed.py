@@ -1,0 +1,96 @@
+"""Bodies in the KServe framing, as both HTTP protocols read and write them."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.requests import Request
+from understudy.framing import HEADER_LENGTH, Array, Head, decode, parse_header_length
+
+from contract.structures import Structure
+from service.api.body import CLOSE, read_body
+from service.api.parse import structures_from_tensors
+from service.errors import BodyTooLarge
+from service.families.potential import Prediction
+from service.settings import Limits
+
+T = TypeVar("T")
+
+INLINE_BYTES: Final = 65_536
+_LENGTH: Final = HEADER_LENGTH.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class FramedRequest:
+    """The JSON head of a body, and the structures in its tensors."""
+
+    head: Head
+    structures: list[Structure]
+
+
+async def read_framed(request: Request, limits: Limits) -> FramedRequest:
+    """Read a body in the KServe framing; without the length header it is JSON alone.
+
+    Raises:
+        FramingError: the body does not follow the framing.
+        ServiceError, InvalidInput: it is too large, too slow or broken, or its structures are.
+    """
+    header = request.headers.get(_LENGTH)
+    length = None if header is None else parse_header_length(header)
+    if length is not None and length > limits.json_bytes:
+        raise _head_too_large(length, limits.json_bytes)
+    body = await read_body(request, limits.json_bytes if length is None else limits.binary_bytes, limits)
+
+    def parse() -> FramedRequest:
+        head, tensors = decode(body, length, loads=orjson.loads)
+        return FramedRequest(head, structures_from_tensors(tensors, limits))
+
+    return await apart_if_large(len(body), parse)
+
+
+async def apart_if_large(size: int, parse: Callable[[], T]) -> T:
+    """Parse here and now, or on another thread where it would keep everyone else waiting."""
+    return parse() if size <= INLINE_BYTES else await asyncio.to_thread(parse)
+
+
+def tensors_of(predictions: Sequence[Prediction]) -> Mapping[str, Callable[[], Array | None]]:
+    """The tensors of an answer by name, each made only when it is called for; None: these structures have none.
+
+    energy, energy_std float64 [B] eV; stress float64 [B, 6] eV/angstrom^3; virial float64 [B, 3, 3] eV;
+    forces, forces_std float32 [N, 3] eV/angstrom; atomic_energies float64 [N] eV; in_domain bool [B].
+    """
+    return {
+        "energy": lambda: np.array([p.energy for p in predictions]),
+        "energy_std": lambda: _each([p.energy_std for p in predictions]),
+        "forces": lambda: _joined([p.forces for p in predictions]),
+        "stress": lambda: _each([p.stress for p in predictions]),
+        "virial": lambda: np.stack([p.virial for p in predictions]),
+        "forces_std": lambda: _joined([p.forces_std for p in predictions if p.forces_std is not None]),
+        "atomic_energies": lambda: _joined([p.atomic_energies for p in predictions]),
+        "in_domain": lambda: np.array([p.domain.in_domain for p in predictions]),
+    }
+
+
+def _each(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    return None if any(value is None for value in values) else np.array(values, np.float64)
+
+
+def _joined(arrays: Sequence[Array]) -> Array | None:
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else None
+
+
+def _head_too_large(length: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"{HEADER_LENGTH} is {length:,}; a JSON head may have {limit:,} bytes.",
+        hint="Send arrays as binary tensors behind the head.",
+        headers=CLOSE,
+        limit=limit,
+        got=length,
+        unit="bytes",
+    )

@@ -1,0 +1,60 @@
+"""Refusals on the wire: RFC 9457 `application/problem+json`, with a stable code, a remedy and typed facts.
+
+`error` repeats the text in one line: KServe clients read that member and nothing else.
+"""
+
+from typing import Any, Final
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from understudy.errors import FramingError
+
+from contract.errors import InvalidInput
+from service.errors import CallerLeft, Fault, ServiceError
+
+MEDIA_TYPE: Final = "application/problem+json"
+_STANDARD: Final = {"type", "title", "status", "code", "detail", "hint", "error", "request_id"}
+
+
+def problem_response(error: Exception, request_id: str) -> Response:
+    """The answer to a request that failed; anything but our own errors becomes a 500 that says nothing of its cause."""
+    if isinstance(error, FramingError):
+        return _response(400, error.code, "Malformed body", error.detail, error.hint, error.facts, request_id)
+    if isinstance(error, HTTPException):
+        return _http_response(error, request_id)
+    if isinstance(error, ClientDisconnect):
+        error = CallerLeft("The caller closed the connection.", hint="Nobody reads this.")
+    if not isinstance(error, InvalidInput | ServiceError):
+        error = Fault("Something went wrong here.", hint=f"Report it with the request id {request_id}.")
+    response = _response(error.status, error.code, error.title, error.detail, error.hint, error.facts, request_id)
+    response.headers.update(error.headers if isinstance(error, ServiceError) else {})
+    return response
+
+
+def _http_response(error: HTTPException, request_id: str) -> Response:
+    """What the router itself refuses: no such path, or not with this method."""
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    response = _response(
+        error.status_code, code, error.detail, f"{error.detail}.", "GET /docs lists every route.", {}, request_id
+    )
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _response(
+    status: int, code: str, title: str, detail: str, hint: str, facts: dict[str, Any], request_id: str
+) -> Response:
+    body = {
+        "type": f"urn:understudy:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "hint": hint,
+        "error": f"{detail} {hint}".strip(),
+        "request_id": request_id,
+        **{name: value for name, value in facts.items() if name not in _STANDARD},
+    }
+    return Response(orjson.dumps(body, default=str, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type=MEDIA_TYPE)

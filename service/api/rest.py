@@ -1,0 +1,213 @@
+"""`/v1`: structures in, results with units out; JSON for people, tensors for programs, extended XYZ for files."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from understudy.framing import HEADER_LENGTH, encode
+from understudy.framing import MEDIA_TYPE as BINARY
+
+from contract.structures import Structure
+from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
+from service.api.body import read_body
+from service.api.framed import apart_if_large, read_framed, tensors_of
+from service.api.leaving import unless_caller_leaves
+from service.api.parse import json_object, refuse_unknown, structures_from_json
+from service.api.xyz import structures_from_xyz
+from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
+from service.families.potential import Prediction
+from service.models import Model
+from service.plane import OPTIONAL_OUTPUTS, Answer, Options, Plane
+from service.settings import Limits
+
+JSON: Final = "application/json"
+XYZ: Final = "chemical/x-xyz"
+_UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, whatever the body was."""
+
+    structures: list[Structure]
+    outputs: frozenset[str] = frozenset()
+    timeout_s: float | None = None
+
+
+async def predict(request: Request) -> Response:
+    """Energy, forces, stress, committee standard deviation and domain verdict of structures."""
+    plane: Plane = request.app.state.plane
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    asked = await _reader(media_type)(request, plane.limits)
+    options = Options(forces_std="forces_std" in asked.outputs, timeout_s=asked.timeout_s)
+    work = plane.predict(request.path_params["model"], asked.structures, options)
+    answer = await unless_caller_leaves(request, work)
+    if _wants_binary(request.headers.get("accept", "*/*"), media_type):
+        return _binary_response(answer, asked.outputs)
+    return _json_response(answer, asked.outputs)
+
+
+async def list_models(request: Request) -> Response:
+    """The models that are served."""
+    plane: Plane = request.app.state.plane
+    return _json({"models": [summary(model) for model in plane.models]})
+
+
+async def show_model(request: Request) -> Response:
+    """The whole card of a model."""
+    plane: Plane = request.app.state.plane
+    model = plane.models.get(request.path_params["model"])
+    return _json({**model.card.model_dump(mode="json"), "digest": model.stored.digest})
+
+
+async def show_limits(request: Request) -> Response:
+    """What one request may hold, and what each model takes."""
+    plane: Plane = request.app.state.plane
+    models = {model.card.name: {"neighbour_slots": model.card.max_slots} for model in plane.models}
+    return _json({**plane.limits.model_dump(), "models": models})
+
+
+def summary(model: Model) -> dict[str, Any]:
+    """One line of the list of models."""
+    card = model.card
+    return {
+        "name": card.name,
+        "family": card.family,
+        "version": card.version,
+        "digest": model.stored.digest,
+        "purpose": card.purpose,
+        "elements": card.domain.elements,
+        "formulas": card.domain.formulas,
+        "periodic": card.domain.periodic,
+        "cutoff_angstrom": card.domain.cutoff_angstrom,
+        "members": card.committee.members,
+        "licence": card.licence,
+    }
+
+
+async def _read_json(request: Request, limits: Limits) -> Asked:
+    body = await read_body(request, limits.json_bytes, limits)
+
+    def parse() -> Asked:
+        asked = json_object(body, ("structures", "outputs", "timeout_s"))
+        return _asked(asked, structures_from_json(asked.get("structures"), limits), request)
+
+    return await apart_if_large(len(body), parse)
+
+
+async def _read_binary(request: Request, limits: Limits) -> Asked:
+    framed = await read_framed(request, limits)
+    refuse_unknown(framed.head, ("inputs", "outputs", "timeout_s"), "the head")
+    return _asked(framed.head, framed.structures, request)
+
+
+async def _read_xyz(request: Request, limits: Limits) -> Asked:
+    body = await read_body(request, limits.xyz_bytes, limits)
+    structures = await apart_if_large(len(body), lambda: structures_from_xyz(body, limits))
+    return _asked({}, structures, request)
+
+
+_READERS: Final[dict[str, Callable[[Request, Limits], Awaitable[Asked]]]] = {
+    JSON: _read_json,
+    BINARY: _read_binary,
+    XYZ: _read_xyz,
+    "chemical/x-extxyz": _read_xyz,
+}
+
+
+def _reader(media_type: str) -> Callable[[Request, Limits], Awaitable[Asked]]:
+    if media_type not in _READERS:
+        raise UnsupportedMediaType(
+            f"Content-Type '{media_type[:60]}' is not read here.",
+            hint=f"Send one of {', '.join(_READERS)}; with curl: -H 'Content-Type: {JSON}'.",
+            headers={"Accept": ", ".join(_READERS)},
+            expected=list(_READERS),
+        )
+    return _READERS[media_type]
+
+
+def _asked(said: dict[str, Any], structures: list[Structure], request: Request) -> Asked:
+    """Options from the body or, for bodies that cannot hold any, from the query."""
+    query = request.query_params
+    outputs = said.get("outputs", [name for part in query.getlist("outputs") for name in part.split(",")])
+    timeout_s = said.get("timeout_s", query.get("timeout_s"))
+    return Asked(structures, _outputs(outputs), None if timeout_s is None else _seconds(timeout_s))
+
+
+def _outputs(names: Any) -> frozenset[str]:
+    if not isinstance(names, list) or not all(name in OPTIONAL_OUTPUTS for name in names):
+        raise UnknownOutput(
+            f"outputs is {str(names)[:80]}.",
+            hint=f"Give a list of what you want beside energy, forces and stress: {', '.join(OPTIONAL_OUTPUTS)}.",
+            field="outputs",
+            expected=list(OPTIONAL_OUTPUTS),
+        )
+    return frozenset(names)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise BadRequest(
+            f"timeout_s is {str(value)[:40]}.", hint="Give a positive number of seconds.", field="timeout_s"
+        )
+    return seconds
+
+
+def _wants_binary(accept: str, media_type: str) -> bool:
+    if BINARY in accept:
+        return True
+    return media_type == BINARY and JSON not in accept and "*/*" in accept
+
+
+def _head(answer: Answer, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    card = answer.model.card
+    return {
+        "model": card.name,
+        "version": card.version,
+        "digest": answer.model.stored.digest,
+        "units": _UNITS,
+        "signs": POTENTIAL_SIGNS,
+        "uncertainty": {
+            "members": card.committee.members,
+            "ddof": card.committee.ddof,
+            "energy_calibration": card.committee.energy_calibration,
+        },
+        "results": results,
+    }
+
+
+def _scalars(prediction: Prediction) -> dict[str, Any]:
+    return {"energy": prediction.energy, "energy_std": prediction.energy_std, "domain": prediction.domain}
+
+
+def _json_response(answer: Answer, outputs: frozenset[str]) -> Response:
+    return _json(_head(answer, [_result(prediction, outputs) for prediction in answer.predictions]))
+
+
+def _result(prediction: Prediction, outputs: frozenset[str]) -> dict[str, Any]:
+    result = {**_scalars(prediction), "forces": prediction.forces}
+    if prediction.stress is not None:
+        result["stress"] = prediction.stress
+    for name in outputs:
+        result[name] = getattr(prediction, name)
+    return result
+
+
+def _binary_response(answer: Answer, outputs: frozenset[str]) -> Response:
+    make = tensors_of(answer.predictions)
+    made = {name: make[name]() for name in ("energy", "forces", "energy_std", "stress", *sorted(outputs))}
+    tensors = {name: array for name, array in made.items() if array is not None}
+    head = _head(answer, [_scalars(prediction) for prediction in answer.predictions])
+    body, length = encode(head, tensors, field="outputs", dumps=orjson.dumps)
+    return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length)})
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)

@@ -1,0 +1,65 @@
+"""Every route of the gateway, and what the documentation says of it."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.responses import RedirectResponse, Response
+
+from service.api import documentation, kserve_http, rest
+from service.metrics import exposition
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+_V2_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+
+
+class DirectRoute(APIRoute):
+    """Calls its endpoint with the request alone: documented by FastAPI, without its work for every request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself."""
+        return self.endpoint
+
+
+def add_routes(app: FastAPI) -> None:
+    """Add `/v1`, `/v2`, `/metrics` and the way to the documentation; the busy ones first."""
+    _add(app, "POST", "/v1/predict/{model}", rest.predict, **documentation.PREDICT)
+    for path in _V2_MODEL:
+        _add(app, "POST", f"{path}/infer", kserve_http.infer, **documentation.INFER)
+        _add(app, "GET", f"{path}/ready", kserve_http.model_ready)
+        _add(app, "GET", f"{path}/config", kserve_http.model_config)
+        _add(app, "GET", path, kserve_http.model_metadata)
+    _add(app, "GET", "/v2/health/live", kserve_http.live)
+    _add(app, "GET", "/v2/health/ready", kserve_http.ready)
+    _add(app, "GET", "/v2", kserve_http.server_metadata)
+    _add(app, "GET", "/v1/models", rest.list_models, **documentation.MODELS)
+    _add(app, "GET", "/v1/models/{model}", rest.show_model)
+    _add(app, "GET", "/v1/limits", rest.show_limits)
+    _add(app, "GET", "/metrics", metrics)
+    app.add_api_route("/", to_documentation, include_in_schema=False)
+    app.openapi = lambda: documentation.openapi(app)  # type: ignore[method-assign]
+
+
+def _add(app: FastAPI, method: str, path: str, handler: Handler, **documented: Any) -> None:
+    extra = {**documented.pop("openapi_extra", {}), "parameters": documentation.path_parameters(path)}
+    app.router.add_api_route(
+        path,
+        handler,
+        methods=[method],
+        tags=["Open Inference Protocol (KServe v2)" if path.startswith("/v2") else "Understudy"],
+        response_class=Response,
+        route_class_override=DirectRoute,
+        openapi_extra=extra,
+        **documented,
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(exposition(request.app.state.metrics), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def to_documentation() -> Response:
+    """The documentation page."""
+    return RedirectResponse("/docs")

@@ -1,0 +1,97 @@
+"""The application: settings in, FastAPI out. Started, it has loaded, verified and warmed every model."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from contract.errors import UnderstudyError
+from contract.repository import ModelRepository
+from service.api import documentation
+from service.api.edge import Edge, handle_http_exception
+from service.api.routes import add_routes
+from service.engines import Engine
+from service.lanes import Turns
+from service.metrics import Answers, registry_of
+from service.models import Models, load_models
+from service.plane import Plane
+from service.settings import Settings
+from service.version import VERSION
+from service.workers import ThreadWorkers
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a gateway that is ready can say of itself."""
+
+    settings: Settings
+    engine: Engine
+    models: Models
+
+
+def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = None) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    Args:
+        settings: see `service.settings`.
+        on_ready: called once, when every model is loaded and warm.
+
+    Raises:
+        RepositoryError: on start-up, when a model must not be served.
+    """
+    answers: Answers = Counter()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        workers = ThreadWorkers(settings.workers, asyncio.get_running_loop())
+        encoders = ThreadPoolExecutor(settings.workers, "understudy-encoder")
+        try:
+            engine = open_engine(settings)
+            repository = ModelRepository(settings.model_repo)
+            models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
+            app.state.plane = Plane(models, settings.limits, encoders)
+            app.state.metrics = registry_of(answers, lambda: models)
+            app.state.ready = True
+            if on_ready is not None:
+                on_ready(Started(settings, engine, models))
+            yield
+        except (UnderstudyError, ModuleNotFoundError) as error:
+            app.state.failure = error
+            raise
+        finally:
+            app.state.ready = False
+            await asyncio.to_thread(workers.close)
+            encoders.shutdown()
+
+    app = FastAPI(
+        title="Understudy",
+        version=VERSION,
+        description=documentation.DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: handle_http_exception},
+    )
+    app.add_middleware(Edge, hosts=settings.hosts(), counts=answers)
+    add_routes(app)
+    return app
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that the settings name.
+
+    Raises:
+        ModuleNotFoundError: it is not installed, saying what to install.
+    """
+    try:
+        from service.engines.onnxruntime import OnnxRuntime
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        hint = "pip install 'understudy-platform[cpu]', or [gpu] for an NVIDIA GPU"
+        raise ModuleNotFoundError(f"ONNX Runtime is not installed: {hint}", name=error.name) from None
+    return OnnxRuntime(settings.workers)

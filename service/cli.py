@@ -1,0 +1,86 @@
+"""`understudy serve`: the gateway as a command."""
+
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from service.app import Started
+    from service.settings import Settings
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on [127.0.0.1]; 0.0.0.0 for every network.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port [8000].")] = None,
+    model_repo: Annotated[Path | None, typer.Option(help="Folder of models [model_repo].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [all cores].")] = None,
+    show_settings: Annotated[bool, typer.Option("--show-settings", help="Print the settings and end.")] = False,
+) -> None:
+    """Serve the models of a folder over HTTP. Settings come from UNDERSTUDY_* variables; options override them."""
+    settings = _settings(host=host, port=port, model_repo=model_repo, workers=workers)
+    if show_settings:
+        typer.echo("\n".join(settings.lines()))
+        return
+    raise typer.Exit(run(settings))
+
+
+def run(settings: "Settings") -> int:
+    """Run the gateway until it is told to stop; the exit status."""
+    import uvicorn
+
+    from service.app import create_app
+
+    app = create_app(settings, on_ready=_announce)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="critical",  # until it is ready: the reason of a failed start is told below, without a traceback
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+    server = uvicorn.Server(config)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn drains first, then raises the signal again
+    with suppress(KeyboardInterrupt):
+        server.run()
+    failure = getattr(app.state, "failure", None)
+    if failure is not None:
+        _console.print(f"[bold red]Cannot serve:[/] {failure}", markup=True)
+    return 0 if server.started and failure is None else 1
+
+
+def _settings(**options: Any) -> "Settings":
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise typer.BadParameter(f"UNDERSTUDY_{faults}") from None
+
+
+def _announce(started: "Started") -> None:
+    """Tell what is served, by what, and where."""
+    import logging
+
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    engine, settings = started.engine, started.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    for model in started.models:
+        card = model.card
+        members = f"{card.committee.members} members" if card.committee.members > 1 else "1 member"
+        _console.print(f"  {card.name} version {card.version}  {members}  {model.stored.digest[:12]}  {card.purpose}")
+    _console.print(f"Engine: {engine.name}, {engine.provider}, {engine.concurrency} calls at once of 1 thread each")
+    _console.print(f"Serving at http://{host}:{settings.port}  (documentation: http://{host}:{settings.port}/docs)")

@@ -1,0 +1,227 @@
+"""What the gateway refuses, beside what `contract.errors` says of structures and models.
+
+ServiceError                       code, status, title, detail, hint, facts, headers
+├── BadRequest (400)               the request cannot be read
+│   ├── InvalidHost
+│   ├── BrokenCompression
+│   ├── TooManyChunks
+│   ├── MalformedJson
+│   ├── MalformedXyz
+│   ├── MissingField
+│   ├── UnknownField
+│   └── UnknownOutput
+├── UnknownModel (404)             no such model or version
+├── BodyTooSlow (408)
+├── BodyTooLarge (413)
+├── TooMany (413)                  structures or atoms in one request
+├── UnsupportedEncoding (415)
+├── UnsupportedMediaType (415)
+├── UnsupportedElement (422)       an element that the model does not know
+├── QueueFull (429)                ask again later
+├── CallerLeft (499)               nobody is there to be answered
+├── NotReady (503)                 starting, or shutting down
+├── DeadlineExceeded (504)
+└── Fault (500)                    ours
+    ├── EngineFault                the engine failed on this structure
+    └── NonFiniteAnswer            the model gave NaN or infinity
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from contract.errors import UnderstudyError
+
+
+class ServiceError(UnderstudyError):
+    """A request that gets no prediction.
+
+    Args:
+        detail: what is wrong and where.
+        hint: what to do about it.
+        headers: HTTP headers that belong to the refusal.
+        facts: typed particulars (field, index, atoms, limit, got, unit).
+    """
+
+    code: ClassVar[str] = "service_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Service error"
+
+    def __init__(self, detail: str, *, hint: str, headers: Mapping[str, str] | None = None, **facts: Any) -> None:
+        super().__init__(f"{detail} {hint}")
+        self.detail = detail
+        self.hint = hint
+        self.headers = dict(headers or {})
+        self.facts = facts
+
+
+class BadRequest(ServiceError):
+    """The request cannot be read."""
+
+    code = "bad_request"
+    status = 400
+    title = "Bad request"
+
+
+class InvalidHost(BadRequest):
+    """The `Host` header names no host, or one that this gateway does not answer for."""
+
+    code = "invalid_host"
+    title = "Invalid host"
+
+
+class BrokenCompression(BadRequest):
+    """The body does not decompress: broken, cut off, or more than one member."""
+
+    code = "broken_compression"
+    title = "Broken compression"
+
+
+class TooManyChunks(BadRequest):
+    """The body came in too many pieces."""
+
+    code = "too_many_chunks"
+    title = "Too many chunks"
+
+
+class MalformedJson(BadRequest):
+    """Not JSON, or JSON of another kind than was asked for."""
+
+    code = "malformed_json"
+    title = "Malformed JSON"
+
+
+class MalformedXyz(BadRequest):
+    """Not extended XYZ."""
+
+    code = "malformed_xyz"
+    title = "Malformed extended XYZ"
+
+
+class MissingField(BadRequest):
+    """Something that must be given is not."""
+
+    code = "missing_field"
+    title = "Missing field"
+
+
+class UnknownField(BadRequest):
+    """Something is given that is not known here; it may be misspelt."""
+
+    code = "unknown_field"
+    title = "Unknown field"
+
+
+class UnknownOutput(BadRequest):
+    """An output was asked for that this model does not have."""
+
+    code = "unknown_output"
+    title = "Unknown output"
+
+
+class UnknownModel(ServiceError):
+    """No such model or version."""
+
+    code = "unknown_model"
+    status = 404
+    title = "Unknown model"
+
+
+class BodyTooSlow(ServiceError):
+    """The body did not arrive in time."""
+
+    code = "body_too_slow"
+    status = 408
+    title = "Body too slow"
+
+
+class BodyTooLarge(ServiceError):
+    """The body is over its limit."""
+
+    code = "body_too_large"
+    status = 413
+    title = "Body too large"
+
+
+class TooMany(ServiceError):
+    """More structures or atoms than one request may hold."""
+
+    code = "request_too_large"
+    status = 413
+    title = "Request too large"
+
+
+class UnsupportedEncoding(ServiceError):
+    """A content coding other than gzip and deflate."""
+
+    code = "unsupported_encoding"
+    status = 415
+    title = "Unsupported content coding"
+
+
+class UnsupportedMediaType(ServiceError):
+    """A media type that is not read here."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Unsupported media type"
+
+
+class UnsupportedElement(ServiceError):
+    """An element that the model does not know."""
+
+    code = "unsupported_element"
+    status = 422
+    title = "Element unknown to this model"
+
+
+class QueueFull(ServiceError):
+    """More waits for this model than it can soon answer."""
+
+    code = "queue_full"
+    status = 429
+    title = "Queue full"
+
+
+class CallerLeft(ServiceError):
+    """The connection was closed before the answer was there; the status is only seen in metrics."""
+
+    code = "caller_left"
+    status = 499
+    title = "Caller left"
+
+
+class NotReady(ServiceError):
+    """Starting, or shutting down."""
+
+    code = "not_ready"
+    status = 503
+    title = "Not ready"
+
+
+class DeadlineExceeded(ServiceError):
+    """The request's time was over before its answer was there."""
+
+    code = "deadline_exceeded"
+    status = 504
+    title = "Deadline exceeded"
+
+
+class Fault(ServiceError):
+    """A fault of the gateway or a model, not of the caller."""
+
+    code = "internal_error"
+    title = "Internal error"
+
+
+class EngineFault(Fault):
+    """The engine failed on a structure."""
+
+    code = "engine_fault"
+    title = "Engine fault"
+
+
+class NonFiniteAnswer(Fault):
+    """The model gave NaN or infinity."""
+
+    code = "non_finite_answer"
+    title = "The model gave no finite number"

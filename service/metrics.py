@@ -1,0 +1,71 @@
+"""Prometheus metrics, read from counters that are kept anyway: a request pays nothing for them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.lanes import Lane
+from service.models import Model
+
+Answers = Counter[tuple[str, str, int]]
+_LANE_COUNTERS = {
+    "batches": "engine calls begun",
+    "samples": "structures in engine calls",
+    "slots": "neighbour slots in engine calls, padding included",
+    "refused": "requests refused because the queue was full",
+    "expired": "requests whose time was over before their answer was there",
+    "cancelled": "requests whose caller left",
+    "repeated": "structures run again alone after their batch failed",
+}
+
+
+class _Gateway(Collector):
+    def __init__(self, answers: Answers, models: Callable[[], Iterable[Model]]) -> None:
+        self._answers = answers
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as they are now."""
+        answers = CounterMetricFamily("understudy_answers", "answers", labels=["route", "method", "status"])
+        for (route, method, status), count in self._answers.items():
+            answers.add_metric([route, method, str(status)], count)
+        yield answers
+        lanes = [(model.card.name, file, lane) for model in self._models() for file, lane in model.lanes.items()]
+        for name, meaning in _LANE_COUNTERS.items():
+            yield _family(CounterMetricFamily, name, meaning, lanes, _count_of(name))
+        yield _family(GaugeMetricFamily, "waiting", "structures that wait", lanes, lambda lane: lane.waiting)
+        yield _family(
+            GaugeMetricFamily, "waiting_slots", "neighbour slots that wait", lanes, lambda lane: lane.waiting_slots
+        )
+
+
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    meaning: str,
+    lanes: Iterable[tuple[str, str, Lane]],
+    value: Callable[[Lane], float],
+) -> Metric:
+    family = kind(f"understudy_{name}", meaning, labels=["model", "graph"])
+    for model, file, lane in lanes:
+        family.add_metric([model, file], value(lane))
+    return family
+
+
+def _count_of(name: str) -> Callable[[Lane], float]:
+    return lambda lane: float(getattr(lane.counts, name))
+
+
+def registry_of(answers: Answers, models: Callable[[], Iterable[Model]]) -> CollectorRegistry:
+    """A registry of its own for one gateway, so that two in one process do not meet."""
+    registry = CollectorRegistry()
+    registry.register(_Gateway(answers, models))
+    return registry
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """The text that Prometheus reads."""
+    return generate_latest(registry)

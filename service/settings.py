@@ -1,0 +1,79 @@
+"""What an operator can set: `UNDERSTUDY_*` in the environment, or arguments in Python. Everything has a default."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Limits(BaseModel):
+    """What one request, and the queue of one model, may hold at most. Read it at `GET /v1/limits`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    json_bytes: int = Field(4 * MIB, gt=0, description="a JSON body, or the JSON head of a binary one")
+    xyz_bytes: int = Field(4 * MIB, gt=0, description="an extended XYZ body")
+    binary_bytes: int = Field(512 * MIB, gt=0, description="a binary body, decompressed")
+    body_chunks: int = Field(65_536, gt=0, description="pieces in which a body may arrive")
+    body_grace_s: float = Field(10.0, gt=0, description="a body may take this long, and ...")
+    body_least_bytes_per_s: int = Field(65_536, gt=0, description="... one second more for each so many bytes")
+    structures: int = Field(1_000, gt=0, description="structures in one request")
+    atoms: int = Field(1_000_000, gt=0, description="atoms in one request")
+    id_bytes: int = Field(256, gt=0, description="a KServe request id")
+    timeout_s: float = Field(60.0, gt=0, description="a request waits and runs no longer than this")
+    queued_structures: int = Field(16_384, gt=0, description="structures waiting for one model")
+    queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, and the quota of its container where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        return cores
+
+
+class Settings(BaseSettings):
+    """Settings of the gateway; nested ones are written `UNDERSTUDY_LIMITS__JSON_BYTES=1000000`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UNDERSTUDY_", env_nested_delimiter="__", frozen=True, extra="ignore", protected_namespaces=()
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every network")
+    port: int = Field(8000, ge=0, le=65_535, description="HTTP port")
+    model_repo: Path = Field(Path("model_repo"), description="folder of models")
+    engine: Literal["onnxruntime"] = Field("onnxruntime", description="what runs the graphs")
+    workers: int = Field(default_factory=available_cores, ge=1, description="engine calls at once, one thread each")
+    allowed_hosts: list[str] | None = Field(
+        None, description="names callers may use in `Host`; by default any, or only this machine when host is loopback"
+    )
+    limits: Limits = Limits()
+
+    def hosts(self) -> frozenset[str]:
+        """Lower-case host names that are answered; empty means every one."""
+        if self.allowed_hosts is not None:
+            return frozenset(name.lower() for name in self.allowed_hosts if name != "*")
+        loopback = {"127.0.0.1", "localhost", "::1"}
+        return frozenset(loopback) if self.host in loopback else frozenset()
+
+    def lines(self) -> list[str]:
+        """The settings in effect, one environment variable a line."""
+        return list(_lines("UNDERSTUDY_", self.model_dump(mode="json")))
+
+
+def _lines(prefix: str, values: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += _lines(f"{prefix}{name.upper()}__", value)
+        elif value is not None:
+            lines.append(f"{prefix}{name.upper()}={value}")
+    return lines

@@ -1,0 +1,146 @@
+"""Whether a model was trained for what it was asked: composition, distances, periodicity, committee spread."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import ModelCard
+from contract.elements import NUMBERS, SYMBOLS, hill_formula
+from contract.graphs import Graph
+from contract.structures import Structure
+
+Verdict = Literal["in", "edge", "out"]
+SHORT_OF_LEAST_DISTANCE: Final = 0.9
+_NAMED: Final = 10
+_REMEMBERED: Final = 1024
+_SMALL: Final = 300
+_RANK: Final[dict[Verdict, int]] = {"in": 0, "edge": 1, "out": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The verdict on one structure.
+
+    Attributes:
+        in_domain: the verdict is not "out".
+        verdict: in, at the edge of, or out of the training domain.
+        reasons: one sentence each; empty when in the domain.
+        atoms: indices of the first ten atoms that the reasons speak of.
+    """
+
+    in_domain: bool
+    verdict: Verdict
+    reasons: list[str]
+    atoms: list[int]
+
+
+_INSIDE: Final = Domain(True, "in", [], [])
+
+
+@dataclass(slots=True)
+class _Finding:
+    verdict: Verdict = "in"
+    reasons: list[str] = field(default_factory=list)
+    atoms: list[int] = field(default_factory=list)
+
+    def add(self, verdict: Verdict, reason: str, atoms: list[int]) -> None:
+        self.verdict = max(self.verdict, verdict, key=_RANK.__getitem__)
+        self.reasons.append(reason)
+        self.atoms = sorted({*self.atoms, *atoms})[:_NAMED]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DomainJudge:
+    """Judges structures by the domain on a model's card.
+
+    Attributes:
+        least_distance: float64 [119, 119], angstrom, smallest distance in training by atomic numbers (0: not known).
+    """
+
+    card: ModelCard
+    least_distance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Self:
+        """The judge for a card."""
+        least = np.zeros((len(SYMBOLS), len(SYMBOLS)))
+        for pair, distance in card.domain.min_distance_angstrom.items():
+            first, second = (NUMBERS[symbol] for symbol in pair.split("-"))
+            least[first, second] = least[second, first] = distance
+        return cls(card, least)
+
+    def judge(self, structure: Structure, graph: Graph, energy_std_ev: float | None) -> Domain:
+        """The verdict on a structure whose elements the model knows.
+
+        Args:
+            structure: as it was asked.
+            graph: its neighbours.
+            energy_std_ev: the committee's sample standard deviation, None for a single member.
+        """
+        finding = _Finding()
+        self._composition(structure, finding)
+        self._periodicity(structure, finding)
+        self._distances(structure, graph, finding)
+        self._spread(energy_std_ev, finding)
+        if finding.verdict == "in":
+            return _INSIDE
+        return Domain(finding.verdict != "out", finding.verdict, finding.reasons, finding.atoms)
+
+    def _composition(self, structure: Structure, finding: _Finding) -> None:
+        trained = self.card.domain.formulas
+        if trained is None or (formula := _formula(structure.numbers)) in trained:
+            return
+        finding.add("out", f"{formula} was not trained: the training data hold {_listed(trained)}.", [])
+
+    def _periodicity(self, structure: Structure, finding: _Finding) -> None:
+        periodic = bool(structure.pbc.any())
+        if periodic and not self.card.domain.periodic:
+            finding.add("out", "The structure is periodic; the training data hold molecules in vacuum only.", [])
+        elif self.card.domain.periodic and not periodic:
+            finding.add("edge", "The structure is not periodic; the training data are.", [])
+
+    def _distances(self, structure: Structure, graph: Graph, finding: _Finding) -> None:
+        """Each atom's nearest neighbour against the closest such pair in training."""
+        least = self.least_distance[structure.numbers, structure.numbers[graph.nearest]]
+        short = graph.nearest_distance < least
+        if not short.any():
+            return
+        atoms = np.flatnonzero(short)
+        atom = int(atoms[np.argmin(graph.nearest_distance[atoms] / least[atoms])])
+        mate, distance = int(graph.nearest[atom]), float(graph.nearest_distance[atom])
+        pair = f"{SYMBOLS[structure.numbers[atom]]}-{SYMBOLS[structure.numbers[mate]]}"
+        finding.add(
+            "out" if distance < SHORT_OF_LEAST_DISTANCE * least[atom] else "edge",
+            f"Atoms {atom} and {mate} ({pair}) are {distance:.3f} angstrom apart; "
+            f"the closest in the training data are {least[atom]:.3f}.",
+            atoms[:_NAMED].tolist(),
+        )
+
+    def _spread(self, energy_std_ev: float | None, finding: _Finding) -> None:
+        inside, outside = self.card.domain.energy_std_in_ev, self.card.domain.energy_std_out_ev
+        if energy_std_ev is None:
+            return
+        if outside is not None and energy_std_ev > outside:
+            finding.add(
+                "out", f"The committee disagrees by {energy_std_ev:.4f} eV; out of domain is {outside:.4f}.", []
+            )
+        elif inside is not None and energy_std_ev > inside:
+            finding.add("edge", f"The committee disagrees by {energy_std_ev:.4f} eV; in domain is {inside:.4f}.", [])
+
+
+def _formula(numbers: NDArray[np.int64]) -> str:
+    """Hill formula; that of a small structure is remembered, as a trajectory asks for the same atoms again."""
+    return _remembered(numbers.tobytes()) if len(numbers) <= _SMALL else hill_formula(numbers)
+
+
+@lru_cache(_REMEMBERED)
+def _remembered(numbers: bytes) -> str:
+    return hill_formula(np.frombuffer(numbers, np.int64))
+
+
+def _listed(formulas: list[str]) -> str:
+    shown = ", ".join(formulas[:_NAMED])
+    return shown if len(formulas) <= _NAMED else f"{shown} and {len(formulas) - _NAMED} more"
