@@ -144,13 +144,30 @@ def recite() -> Iterator[Callable[..., tuple[Client, Reciter]]]:
 
 
 @pytest.fixture
-def lj_url(lj_app: Starlette) -> Iterator[str]:
-    """The same gateway behind a real socket."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(lj_app, log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+def serve() -> Iterator[Callable[[Any], str]]:
+    """Puts an application behind a real socket, for the length of the test; gives its address."""
+    stops: list[Callable[[], None]] = []
+
+    def start(app: Any) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+            listener.close()
+
+        stops.append(stop)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for stop in stops:
+        stop()
+
+
+@pytest.fixture
+def lj_url(lj_app: Starlette, serve: Callable[[Any], str]) -> str:
+    """The Lennard-Jones gateway behind a real socket."""
+    return serve(lj_app)
