@@ -14,6 +14,7 @@ from contract.errors import UnderstudyError
 
 _console = Console(stderr=True)
 
+# As in training/networks/hippynn_weights.py, which imports torch: too slow for every start of the command line.
 EnergyUnitOption = Literal["eV", "hartree", "kcal/mol", "kJ/mol"]
 LengthUnitOption = Literal["angstrom", "bohr"]
 
@@ -47,8 +48,9 @@ def import_hippynn_command(
 ) -> None:
     """Bring a model trained with hippynn 0.1.3 into the folder of runs, ready for `understudy publish`.
 
-    Cutoff, soft distances and activation are not in best_model.pt: give them, or --trust to read them from the
-    experiment's own file. Labels that the network has not seen (--held-out) give the errors on its card.
+    Cutoff, soft distances and activation are not in best_model.pt: give them, or --trust the experiment's own file.
+
+    Labels that the network has not seen (--held-out) give the errors on its card.
     """
     from training.importers.hippynn import HippynnImport, import_hippynn
 
