@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from contract.units import KCAL_MOL_EV
 from training.checkpoint import load_run
+from training.evaluation import load_predictions
 from training.importers.command import import_hippynn_command
 from training.importers.errors import (
     ConflictingSettings,
@@ -146,7 +147,9 @@ def test_held_out_labels_give_errors_in_ev_on_the_record(
     errors = {metric["name"]: metric["value"] for metric in record["metrics"]}
     assert errors.keys() == {"energy MAE", "energy RMSE", "forces MAE", "forces RMSE"}
     assert all(error < 1e-2 for error in errors.values())  # meV and meV/angstrom
-    assert record["split"]["test"] == record["data"][0]["count"] == len(molecules)
+    assert record["data"][0]["count"] == len(molecules)
+    assert (record["split"]["train"], record["split"]["valid"], record["split"]["test"]) == (0, 1, len(molecules) - 1)
+    assert load_predictions(tmp_path / "mine", "test").energy.shape == (1, len(molecules) - 1)
 
 
 def test_the_command_imports_and_says_what_is_missing(experiment: tuple[Path, Any], tmp_path: Path) -> None:
