@@ -242,13 +242,16 @@ class Lane:
         return batch
 
     def _finish(self, batch: list[_Item], outcomes: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Hand the outcomes of a batch back by position; keep the workers busy first."""
+        """Hand the outcomes of a batch back by position, and the worker to whoever is next."""
         if error is None and outcomes is not None and len(outcomes) == len(batch):
-            self._turns.release()
             for item, outcome in zip(batch, outcomes, strict=True):
                 item.put(outcome)
-            return
-        fault = error or RuntimeError(f"{len(batch)} samples went in, {len(outcomes or ())} outcomes came out")
+        else:
+            self._repeat(batch, error or RuntimeError(f"{len(batch)} samples in, {len(outcomes or ())} outcomes out"))
+        self._turns.release()
+
+    def _repeat(self, batch: list[_Item], fault: BaseException) -> None:
+        """Run each of a failed batch again alone; one that was alone is the culprit."""
         _log.error("batch failed", samples=len(batch), exc_info=fault)
         if len(batch) > 1:
             self.counts.repeated += len(batch)
@@ -256,7 +259,6 @@ class Lane:
             self._turns.offer(self)
         else:
             batch[0].put(_engine_fault(batch[0].position))
-        self._turns.release()
 
     def _expire(self, ticket: _Ticket, timeout_s: float) -> None:
         if not ticket.future.done():

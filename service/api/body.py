@@ -3,11 +3,19 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final, Self
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
-from service.errors import BodyTooLarge, BodyTooSlow, BrokenCompression, TooManyChunks, UnsupportedEncoding
+from service.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    BrokenCompression,
+    ServiceError,
+    TooManyChunks,
+    UnsupportedEncoding,
+)
 from service.settings import Limits
 
 CODINGS: Final[dict[str, int | None]] = {"identity": None, "gzip": 31, "deflate": 15}
@@ -29,15 +37,16 @@ async def read_body(request: Request, limit: int, limits: Limits) -> bytes | byt
         BodyTooLarge, BodyTooSlow, TooManyChunks, UnsupportedEncoding, BrokenCompression
         ClientDisconnect: the caller left in the middle of it.
     """
-    window = _window(request)
-    pieces = _pieces(request, limits)
+    pieces = _Pieces(request, limits)
     try:
+        window = _window(request)
         _refuse_claim(request, limit)
         if window is None:
             return await _plain(pieces, limit)
         return await _inflated(pieces, window, limit)
-    except BodyTooLarge:
-        await _drain(request)
+    except ServiceError as error:
+        if not isinstance(error, BodyTooSlow):
+            await pieces.drain()
         raise
 
 
@@ -74,30 +83,6 @@ async def _inflated(pieces: AsyncIterator[bytes], window: int, limit: int) -> by
     return body
 
 
-async def _pieces(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """The body as it arrives; too many pieces, or too slow ones, end it."""
-    loop = asyncio.get_running_loop()
-    start, wire, count = loop.time(), 0, 0
-    try:
-        async with asyncio.timeout_at(start + limits.body_grace_s) as clock:
-            async for piece in request.stream():
-                if not piece:
-                    continue
-                wire, count = wire + len(piece), count + 1
-                if count > limits.body_chunks:
-                    raise _too_many_chunks(limits.body_chunks)
-                clock.reschedule(start + limits.body_grace_s + wire / limits.body_least_bytes_per_s)
-                yield piece
-    except TimeoutError:
-        raise BodyTooSlow(
-            f"The body did not arrive in time: {wire} bytes in {loop.time() - start:.1f} s.",
-            hint=f"Send at least {limits.body_least_bytes_per_s} bytes a second.",
-            headers=CLOSE,
-            got=wire,
-            unit="bytes",
-        ) from None
-
-
 def _window(request: Request) -> int | None:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in CODINGS:  # also "gzip, gzip"
@@ -114,20 +99,6 @@ def _refuse_claim(request: Request, limit: int) -> None:
     claim = request.headers.get("content-length", "")
     if claim.isascii() and claim.isdigit() and int(claim[:19]) > limit:
         raise _too_large(limit, int(claim[:19]))
-
-
-async def _drain(request: Request) -> None:
-    """Let the caller finish sending, within bounds, so that it reads the refusal instead of a reset connection."""
-    left = _DRAINED_BYTES
-    try:
-        async with asyncio.timeout(_DRAINED_S):
-            while left > 0:
-                message: dict[str, Any] = dict(await request.receive())
-                left -= len(message.get("body", b"")) + 1
-                if not message.get("more_body", False):
-                    return
-    except (TimeoutError, ClientDisconnect):
-        return
 
 
 def _too_large(limit: int, got: int) -> BodyTooLarge:
@@ -155,3 +126,64 @@ def _broken(why: str) -> BrokenCompression:
     return BrokenCompression(
         f"The compressed body {why}.", hint="Compress the whole body once, as one gzip or zlib stream.", headers=CLOSE
     )
+
+
+class _Pieces:
+    """The body as it arrives. No time-out outlives one piece, so none can strike while nobody waits for the body."""
+
+    def __init__(self, request: Request, limits: Limits) -> None:
+        self._request = request
+        self._limits = limits
+        self._begin = asyncio.get_running_loop().time()
+        self._bytes = self._count = 0
+        self._more = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece.
+
+        Raises:
+            TooManyChunks, BodyTooSlow
+            ClientDisconnect: the caller left.
+        """
+        if not self._more:
+            raise StopAsyncIteration
+        message = await self._message()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        self._more = message.get("more_body", False)
+        self._bytes += len(piece)
+        self._count += 1
+        if self._count > self._limits.body_chunks:
+            raise _too_many_chunks(self._limits.body_chunks)
+        return piece
+
+    async def drain(self) -> None:
+        """Let the caller finish sending, within bounds, so that it reads the refusal instead of a reset connection."""
+        left = _DRAINED_BYTES
+        try:
+            async with asyncio.timeout(_DRAINED_S):
+                while self._more and left > 0:
+                    message = await self._request.receive()
+                    self._more = message.get("more_body", False)
+                    left -= len(message.get("body", b"")) + 1
+        except TimeoutError:
+            return
+
+    async def _message(self) -> Message:
+        limits = self._limits
+        allowed_s = limits.body_grace_s + self._bytes / limits.body_least_bytes_per_s
+        try:
+            async with asyncio.timeout_at(self._begin + allowed_s):
+                return await self._request.receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The body did not arrive in time: {self._bytes} bytes in {allowed_s:.1f} s.",
+                hint=f"Send at least {limits.body_least_bytes_per_s} bytes a second.",
+                headers=CLOSE,
+                got=self._bytes,
+                unit="bytes",
+            ) from None

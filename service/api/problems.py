@@ -3,9 +3,9 @@
 `error` repeats the text in one line: KServe clients read that member and nothing else.
 """
 
+import json
 from typing import Any, Final
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -15,13 +15,15 @@ from contract.errors import InvalidInput
 from service.errors import CallerLeft, Fault, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
+_FRAMING_HINT: Final = "GET /docs shows the layout; understudy.framing.encode and tritonclient write it."
 _STANDARD: Final = {"type", "title", "status", "code", "detail", "hint", "error", "request_id"}
 
 
 def problem_response(error: Exception, request_id: str) -> Response:
     """The answer to a request that failed; anything but our own errors becomes a 500 that says nothing of its cause."""
     if isinstance(error, FramingError):
-        return _response(400, error.code, "Malformed body", error.detail, error.hint, error.facts, request_id)
+        hint = error.hint or _FRAMING_HINT
+        return _response(400, error.code, "Malformed body", error.detail, hint, error.facts, request_id)
     if isinstance(error, HTTPException):
         return _http_response(error, request_id)
     if isinstance(error, ClientDisconnect):
@@ -57,4 +59,5 @@ def _response(
         "request_id": request_id,
         **{name: value for name, value in facts.items() if name not in _STANDARD},
     }
-    return Response(orjson.dumps(body, default=str, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type=MEDIA_TYPE)
+    # The standard library's writer: it also takes the integers of any length that a caller may have claimed.
+    return Response(json.dumps(body, default=str), status, media_type=MEDIA_TYPE)

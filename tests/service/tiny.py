@@ -1,6 +1,7 @@
 """A tiny real model: a committee of pair potentials with analytic forces, as an ONNX graph in the house's layout.
 
-    E_m = sum over pairs of a_m q_i q_j u^3,  u = max(0, 1 - r^2 / cutoff^2),  F_i = -sum_k 6 a q_i q_j u^2 d_ik / cutoff^2
+    E_m = sum over pairs of a_m q_i q_j u^3,    u = max(0, 1 - r^2 / cutoff^2)
+    F_i = -sum_k 6 a q_i q_j u^2 d_ik / cutoff^2
 
 The same in NumPy (`pair_energy`, `PairEngine`) is the oracle.
 """

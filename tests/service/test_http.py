@@ -1,0 +1,280 @@
+"""The gateway behind a real socket: bodies in every coding, size and pace, callers who leave, clients of others."""
+
+import gzip
+import http.client
+import json
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tiny import pair_energy
+from tritonclient.utils import InferenceServerException
+from wires import Call, malonaldehyde, structure_of, tensors_of
+
+M = malonaldehyde()
+ENERGY = pair_energy(structure_of(M))
+BODY = json.dumps({"structures": [M]}).encode()
+PATH = "/v1/predict/tiny"
+
+
+def ask(
+    port: int, body: Any = BODY, headers: dict[str, str] | None = None, path: str = PATH
+) -> tuple[int, dict[str, Any]]:
+    """One request on a connection of its own; a body that is an iterator goes in chunks."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(
+            "POST", path, body, {"Content-Type": "application/json", **(headers or {})}, encode_chunked=True
+        )
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def energy_of(answer: tuple[int, dict[str, Any]]) -> float:
+    status, body = answer
+    assert status == 200, body
+    return float(body["results"][0]["energy"])
+
+
+def chunked(chunks: Iterator[bytes]) -> dict[str, Any]:
+    return {"body": chunks, "headers": {"Transfer-Encoding": "chunked"}}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity", "GZIP"])
+def test_bodies_in_every_legal_coding_are_read(port: int, coding: str) -> None:
+    squeeze = {"gzip": gzip.compress, "deflate": zlib.compress}.get(coding.lower(), bytes)
+    assert energy_of(ask(port, squeeze(BODY), {"Content-Encoding": coding})) == pytest.approx(ENERGY, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "status", "code"),
+    [
+        (gzip.compress(b" " * 2**26), "gzip", 413, "body_too_large"),
+        (zlib.compress(b" " * 2**26), "deflate", 413, "body_too_large"),
+        (gzip.compress(gzip.compress(BODY)), "gzip, gzip", 415, "unsupported_encoding"),
+        (BODY, "zstd", 415, "unsupported_encoding"),
+        (BODY, "br", 415, "unsupported_encoding"),
+        (gzip.compress(BODY)[:-9], "gzip", 400, "broken_compression"),
+        (gzip.compress(BODY) + gzip.compress(b" "), "gzip", 400, "broken_compression"),
+        (zlib.compress(BODY) + b"x", "deflate", 400, "broken_compression"),
+        (BODY, "gzip", 400, "broken_compression"),
+        (zlib.compress(BODY), "gzip", 400, "broken_compression"),
+        (b"", "gzip", 400, "broken_compression"),
+    ],
+    ids=[
+        "a gzip bomb",
+        "a zlib bomb",
+        "nested",
+        "zstd",
+        "brotli",
+        "cut off",
+        "two members",
+        "trailing",
+        "no gzip",
+        "another coding",
+        "nothing",
+    ],
+)
+def test_bombs_and_broken_codings_are_refused(port: int, body: bytes, coding: str, status: int, code: str) -> None:
+    got, problem = ask(port, body, {"Content-Encoding": coding})
+    assert (got, problem["code"]) == (status, code)
+    assert energy_of(ask(port)) == pytest.approx(ENERGY, abs=1e-4)
+
+
+def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(small_port: int) -> None:
+    assert energy_of(ask(small_port, BODY.ljust(4_000))) == pytest.approx(ENERGY, abs=1e-4)
+    status, problem = ask(small_port, BODY.ljust(4_001))
+    assert (status, problem["code"], problem["limit"], problem["got"]) == (413, "body_too_large", 4_000, 4_001)
+
+
+def test_a_body_without_a_length_is_counted_while_it_is_read(small_port: int) -> None:
+    parts = [BODY[:100], BODY[100:]]
+    assert energy_of(ask(small_port, **chunked(iter(parts)))) == pytest.approx(ENERGY, abs=1e-4)
+    status, problem = ask(small_port, **chunked(iter([b" " * 1_000] * 5)))
+    assert (status, problem["code"], problem["limit"]) == (413, "body_too_large", 4_000)
+
+
+def test_a_large_body_is_refused_without_resetting_the_connection_of_its_sender(small_port: int) -> None:
+    status, problem = ask(small_port, b" " * 3_000_000)
+    assert (status, problem["code"], problem["got"]) == (413, "body_too_large", 3_000_000)
+
+
+def test_a_body_in_too_many_pieces_is_refused(small_port: int) -> None:
+    with socket.create_connection(("127.0.0.1", small_port), 30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(60):
+            connection.sendall(b"1\r\n \r\n")
+            time.sleep(0.002)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        # Pieces that arrive together are handed over as one; if that leaves too few, the missing end is too slow.
+        assert (answer.status, json.loads(answer.read())["code"]) in [(400, "too_many_chunks"), (408, "body_too_slow")]
+
+
+def test_a_slow_body_ends_its_own_connection_and_keeps_nobody_else_waiting(small_port: int) -> None:
+    with socket.create_connection(("127.0.0.1", small_port), 30) as slow:
+        slow.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{{".encode())
+        assert energy_of(ask(small_port)) == pytest.approx(ENERGY, abs=1e-4)
+        answer = http.client.HTTPResponse(slow)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["code"]) == (408, "body_too_slow")
+        assert slow.recv(1) == b""
+
+
+@pytest.mark.parametrize("length", [b"-1", b"1e3", b"10\r\nContent-Length: 11"], ids=["negative", "no number", "two"])
+def test_a_wrong_content_length_closes_the_connection(port: int, length: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ".encode()
+        connection.sendall(head + length + b"\r\n\r\n" + b"{}" * 5)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("host", ["x/docs?", "a b", "evil.example", "127.0.0.1@evil", "[::1", ""])
+def test_a_forged_host_is_refused(port: int, host: str) -> None:
+    status, problem = ask(port, BODY, {"Host": host})
+    assert (status, problem["code"]) == (400, "invalid_host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:80"])
+def test_names_of_this_machine_are_answered(port: int, host: str) -> None:
+    assert energy_of(ask(port, BODY, {"Host": host})) == pytest.approx(ENERGY, abs=1e-4)
+
+
+def test_a_request_id_is_kept_if_it_is_harmless_and_made_if_not(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/v2", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+        made = client.get("/v2", headers={"X-Request-Id": "x" * 200}).headers["x-request-id"]
+        assert len(made) == 16
+        assert client.get("/v2").headers["x-request-id"] != made
+
+
+def test_a_caller_who_leaves_in_the_middle_of_a_body_is_only_counted(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{{".encode())
+    assert wait_for(port, 'understudy_answers_total{method="POST",route="/v1/predict/{model}",status="499"}') >= 1
+
+
+def wait_for(port: int, metric: str) -> float:
+    """A metric's value as soon as it is there."""
+    for _ in range(200):
+        lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric)]
+        if values and values[0]:
+            return values[0]
+        time.sleep(0.05)
+    raise AssertionError(f"{metric} never came")
+
+
+@pytest.fixture
+def client(port: int) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(f"127.0.0.1:{port}")
+    yield client
+    client.close()
+
+
+def triton_inputs(binary: bool = True) -> list[triton.InferInput]:
+    kinds = {"int64": "INT64", "float64": "FP64", "bool": "BOOL"}
+    inputs = []
+    for name, array in tensors_of([M, M]).items():
+        inputs.append(triton.InferInput(name, list(array.shape), kinds[str(array.dtype)]))
+        inputs[-1].set_data_from_numpy(array, binary_data=binary)
+    return inputs
+
+
+def test_an_unmodified_triton_client_finds_server_and_model(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny")
+    assert client.is_model_ready("tiny", "1")
+    assert not client.is_model_ready("tiny", "2")
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    metadata = client.get_model_metadata("tiny")
+    assert [t["name"] for t in metadata["inputs"]] == ["numbers", "positions", "natoms", "cell", "pbc"]
+    assert {"name": "forces", "datatype": "FP32", "shape": [-1, 3]} in metadata["outputs"]
+    config = client.get_model_config("tiny")
+    assert [t["name"] for t in config["input"] if t.get("optional")] == ["natoms", "cell", "pbc"]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_an_unmodified_triton_client_is_answered(
+    client: triton.InferenceServerClient, binary: bool, compression: str | None
+) -> None:
+    answer = client.infer("tiny", triton_inputs(binary), request_id="7", request_compression_algorithm=compression)
+    np.testing.assert_allclose(answer.as_numpy("energy"), [ENERGY, ENERGY], atol=1e-4)
+    assert answer.as_numpy("forces").shape == (18, 3)
+    assert answer.as_numpy("virial").shape == (2, 3, 3)
+    assert answer.as_numpy("in_domain").tolist() == [True, True]
+    assert answer.as_numpy("energy_std").shape == (2,)
+    assert answer.as_numpy("stress") is None
+    assert answer.get_response()["id"] == "7"
+
+
+def test_a_triton_client_chooses_outputs_and_version(client: triton.InferenceServerClient) -> None:
+    outputs = [triton.InferRequestedOutput("forces_std"), triton.InferRequestedOutput("energy", binary_data=False)]
+    answer = client.infer("tiny", triton_inputs(), model_version="1", outputs=outputs, timeout=5_000_000)
+    assert [o["name"] for o in answer.get_response()["outputs"]] == ["forces_std", "energy"]
+    np.testing.assert_allclose(answer.as_numpy("energy"), [ENERGY, ENERGY], atol=1e-4)
+
+
+def test_a_triton_client_reads_our_refusals(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="There are: anything, tiny") as refusal:
+        client.infer("nobody", triton_inputs())
+    assert refusal.value.status() == "404"
+
+
+def test_a_caller_who_cannot_wait_is_told_so(port: int) -> None:
+    status, problem = ask(port, json.dumps({"structures": [M], "timeout_s": 1e-9}).encode())
+    assert (status, problem["code"]) == (504, "deadline_exceeded")
+
+
+def test_the_page_of_the_documentation_offers_requests_that_work(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/").headers["location"] == "/docs"
+        assert client.get("/docs").status_code == 200
+        document = client.get("/openapi.json").json()
+        asked = 0
+        for path, operations in document["paths"].items():
+            content = operations.get("post", {}).get("requestBody", {}).get("content", {})
+            for media_type, described in content.items():
+                bodies = [e["value"] for e in described.get("examples", {}).values()]
+                bodies += [described["example"]] if "example" in described else []
+                for body in bodies:
+                    text = body if isinstance(body, str) else json.dumps(body)
+                    call = Call(path.replace("{version}", "1"), text.encode(), {"Content-Type": media_type})
+                    answer = call(client)
+                    assert answer.status_code == 200, answer.text
+                    asked += 1
+        assert asked == 5
+        models = document["paths"]["/v1/predict/{model}"]["post"]["parameters"][0]["schema"]["enum"]
+        assert models == ["anything", "tiny"]
+        missing = [r for r in _references(document) if r.rpartition("/")[2] not in document["components"]["schemas"]]
+        assert missing == []
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _references(child)
+
+
+def test_metrics_count_answers_and_batches(port: int) -> None:
+    assert energy_of(ask(port)) == pytest.approx(ENERGY, abs=1e-4)
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'understudy_batches_total{graph="model.onnx",model="tiny"}' in text
+    assert 'understudy_waiting{graph="model.onnx",model="tiny"} 0.0' in text
+    assert 'status="200"' in text

@@ -1,0 +1,378 @@
+"""Lanes on virtual time: nothing here sleeps, and every moment is exact."""
+
+import asyncio
+import itertools
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import DeadlineExceeded, EngineFault, NonFiniteAnswer, QueueFull, TooMany
+from service.lanes import PADDING, Bounds, Lane, Turns
+from service.workers import Done, Work
+
+ENGINE_S = 0.020
+
+
+class VirtualSelector(selectors.SelectSelector):
+    """Instead of waiting, moves the clock."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("everyone waits and nothing will happen")
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.virtual = VirtualSelector()
+        super().__init__(self.virtual)
+
+    def time(self) -> float:
+        return self.virtual.now
+
+
+def virtual(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scene())
+
+
+@dataclass
+class Sample:
+    values: np.ndarray
+    width: int = 1
+
+    @property
+    def rows(self) -> int:
+        return len(self.values)
+
+
+def sample(*values: float, width: int = 1) -> Sample:
+    return Sample(np.array(values, float), width)
+
+
+@dataclass
+class Square:
+    """A real engine: squares numbers of a whole batch at once. NaN breaks the batch, as a crash would."""
+
+    batches: list[list[Sample]] = field(default_factory=list)
+
+    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+        self.batches.append(list(samples))
+        flat = np.concatenate([s.values for s in samples]) ** 2
+        if np.isnan(flat).any():
+            raise RuntimeError("the engine crashed")
+        return np.split(flat, np.cumsum([s.rows for s in samples])[:-1])
+
+
+class VirtualWorkers:
+    """Workers that take ENGINE_S for every batch."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.running = self.most_running = 0
+        self.begun_at: list[float] = []
+
+    def start(self, work: Work, done: Done) -> None:
+        loop = asyncio.get_running_loop()
+        self.begun_at.append(loop.time())
+        self.running += 1
+        self.most_running = max(self.running, self.most_running)
+        try:
+            loop.call_later(ENGINE_S, self._end, done, work(), None)
+        except RuntimeError as error:
+            loop.call_later(ENGINE_S, self._end, done, None, error)
+
+    def _end(self, done: Done, result: Any, error: BaseException | None) -> None:
+        self.running -= 1
+        done(result, error)
+
+
+@dataclass
+class Stage:
+    """A lane with its engine and its workers."""
+
+    workers: VirtualWorkers
+    engine: Square
+    lane: Lane
+
+    def ask(self, *samples: Sample, timeout_s: float = 60.0) -> asyncio.Task[list[np.ndarray]]:
+        return asyncio.create_task(self.lane.submit(samples, timeout_s))
+
+
+def stage(workers: int = 1, **bounds: Any) -> Stage:
+    threads, engine = VirtualWorkers(workers), Square()
+    defaults = {"batch_slots": 100, "queued": 1000, "queued_slots": 10_000, "seconds_per_slot": ENGINE_S / 100}
+    return Stage(threads, engine, Lane(engine, Bounds(**{**defaults, **bounds}), Turns(threads)))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_lone_request_waits_for_nothing() -> None:
+    async def scene() -> None:
+        lone = stage()
+        for _ in range(3):
+            begin = now()
+            (answer,) = await lone.ask(sample(3.0))
+            assert answer == [9.0]
+            assert lone.workers.begun_at[-1] == begin
+            assert now() == pytest.approx(begin + ENGINE_S)
+
+    virtual(scene)
+
+
+def test_requests_gather_only_while_the_workers_are_busy() -> None:
+    async def scene() -> None:
+        busy = stage()
+        tasks = [busy.ask(Sample(np.full(n, float(n)))) for n in range(1, 13)]
+        answers = await asyncio.gather(*tasks)
+        assert [len(b) for b in busy.engine.batches] == [1, 11]
+        assert [a[0][0] for a in answers] == [n**2 for n in range(1, 13)]
+        assert now() == pytest.approx(2 * ENGINE_S)
+
+    virtual(scene)
+
+
+def test_as_many_batches_run_at_once_as_there_are_workers_and_no_more() -> None:
+    async def scene() -> None:
+        three = stage(workers=3, batch_slots=1)
+        await asyncio.gather(*[three.ask(sample(1.0)) for _ in range(9)])
+        assert three.workers.most_running == 3
+        assert now() == pytest.approx(3 * ENGINE_S)
+
+    virtual(scene)
+
+
+def test_a_batch_stays_within_its_budget_unless_one_sample_alone_is_over_it() -> None:
+    async def scene() -> None:
+        small = stage(batch_slots=10)
+        sizes = [4, 25, 4, 4, 1, 9]
+        await asyncio.gather(*[small.ask(Sample(np.ones(n))) for n in sizes])
+        costs = [[s.rows for s in batch] for batch in small.engine.batches]
+        assert all(sum(cost) <= 10 or len(cost) == 1 for cost in costs)
+        assert sorted(itertools.chain(*costs)) == sorted(sizes)
+
+    virtual(scene)
+
+
+def test_structures_of_different_width_share_a_batch_only_where_padding_is_cheap() -> None:
+    async def scene() -> None:
+        mixed = stage(batch_slots=1_000)
+        first = mixed.ask(sample(0.0))
+        await asyncio.gather(first, *[mixed.ask(sample(1.0, 2.0, width=w)) for w in (8, 64, 8, 64, 10, 64)])
+        widths = [sorted(s.width for s in batch) for batch in mixed.engine.batches[1:]]
+        assert widths == [[8, 8, 10], [64, 64, 64]]
+        for batch in mixed.engine.batches:
+            padded = sum(s.rows for s in batch) * max(s.width for s in batch)
+            assert padded <= PADDING * sum(s.rows * s.width for s in batch)
+
+    virtual(scene)
+
+
+def test_the_oldest_request_is_always_in_the_next_batch() -> None:
+    async def scene() -> None:
+        lane = stage(batch_slots=10)
+        first = lane.ask(sample(0.0))
+        wide = lane.ask(Sample(np.ones(10), width=20))
+        await asyncio.gather(first, wide, *[lane.ask(sample(1.0)) for _ in range(50)])
+        assert lane.engine.batches[1][0].width == 20
+
+    virtual(scene)
+
+
+def test_a_request_of_many_structures_is_spread_over_the_workers_and_comes_back_in_order() -> None:
+    async def scene() -> None:
+        many = stage(workers=2, batch_slots=10)
+        answer = await many.ask(*[Sample(np.full(4, float(n))) for n in range(10)])
+        assert [a[0] for a in answer] == [n**2 for n in range(10)]
+        assert many.workers.most_running == 2
+
+    virtual(scene)
+
+
+def test_a_full_queue_refuses_at_once_and_says_truly_when_to_come_back() -> None:
+    async def scene() -> None:
+        full = stage(batch_slots=100, queued=500, seconds_per_slot=ENGINE_S / 100)
+        tasks = [full.ask(Sample(np.ones(20))) for _ in range(501)]
+        await settle()
+        with pytest.raises(QueueFull) as refusal:
+            await full.lane.submit([sample(1.0)], 60.0)
+        assert refusal.value.facts["limit"] == 500
+        begin = now()
+        await asyncio.gather(*tasks)
+        assert 0.5 < (now() - begin) / float(refusal.value.headers["Retry-After"]) <= 2.0
+        assert full.lane.counts.refused == 1
+        await full.ask(sample(1.0))
+
+    virtual(scene)
+
+
+def test_the_queue_is_bounded_in_cost_too() -> None:
+    async def scene() -> None:
+        full = stage(queued_slots=100)
+        running = full.ask(sample(0.0))
+        waiting = full.ask(Sample(np.ones(90)))
+        await settle()
+        with pytest.raises(QueueFull, match="neighbour slots"):
+            await full.lane.submit([Sample(np.ones(11))], 60.0)
+        with pytest.raises(TooMany):
+            await full.lane.submit([Sample(np.ones(101))], 60.0)
+        await asyncio.gather(running, waiting)
+        assert full.lane.waiting == full.lane.waiting_slots == 0
+
+    virtual(scene)
+
+
+def test_work_whose_time_is_over_never_starts() -> None:
+    async def scene() -> None:
+        late = stage()
+        running, waiting = late.ask(sample(1.0)), late.ask(sample(2.0), timeout_s=0.5 * ENGINE_S)
+        with pytest.raises(DeadlineExceeded):
+            await waiting
+        assert now() == pytest.approx(0.5 * ENGINE_S)
+        await running
+        await settle()
+        assert [[float(s.values[0]) for s in b] for b in late.engine.batches] == [[1.0]]
+        assert late.lane.waiting == late.lane.waiting_slots == 0
+
+    virtual(scene)
+
+
+@pytest.mark.parametrize("leaving", [s for n in range(5) for s in itertools.combinations(range(4), n)])
+@pytest.mark.parametrize("moment_s", [0.0, 0.5 * ENGINE_S, 1.5 * ENGINE_S], ids=["queued", "waiting", "running"])
+def test_callers_who_leave_change_nothing_for_those_who_stay(leaving: tuple[int, ...], moment_s: float) -> None:
+    async def scene() -> None:
+        lane = stage()
+        first = lane.ask(sample(9.0))
+        tasks = [lane.ask(sample(float(n), float(n))) for n in range(4)]
+        await asyncio.sleep(moment_s)
+        for n in leaving:
+            tasks[n].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for n, outcome in enumerate(outcomes):
+            if n in leaving:
+                assert isinstance(outcome, asyncio.CancelledError)
+            else:
+                assert outcome[0].tolist() == [n**2, n**2]  # type: ignore[index]
+                assert now() == pytest.approx(2 * ENGINE_S)
+        await first
+        if moment_s < ENGINE_S:
+            assert sum(len(b) for b in lane.engine.batches) == 5 - len(leaving)
+        assert lane.lane.waiting == lane.lane.waiting_slots == 0
+
+    virtual(scene)
+
+
+def test_when_a_batch_crashes_each_is_run_again_alone_and_only_the_culprit_fails() -> None:
+    async def scene() -> None:
+        lane = stage()
+        tasks = [lane.ask(sample(x)) for x in (0.0, 1.0, np.nan, 3.0)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(outcomes[2], EngineFault)
+        assert [o[0][0] for n, o in enumerate(outcomes) if n != 2] == [0.0, 1.0, 9.0]  # type: ignore[index]
+        assert [len(b) for b in lane.engine.batches] == [1, 3, 1, 1, 1]
+        assert (await lane.ask(sample(5.0)))[0] == [25.0]
+
+    virtual(scene)
+
+
+def test_an_outcome_too_few_is_never_handed_to_a_neighbour() -> None:
+    async def scene() -> None:
+        workers = VirtualWorkers(1)
+
+        def short(samples: Sequence[Sample]) -> list[float]:
+            return [s.values[0] for s in samples][: max(1, len(samples) - 1)]
+
+        lane = Lane(short, Bounds(100, 100, 1000, 0.0), Turns(workers))
+        asked = [asyncio.create_task(lane.submit([sample(float(n))], 60.0)) for n in range(5)]
+        assert await asyncio.gather(*asked) == [[0.0], [1.0], [2.0], [3.0], [4.0]]
+
+    virtual(scene)
+
+
+def test_a_sample_that_fails_by_itself_fails_its_request_and_frees_the_rest_of_it() -> None:
+    async def scene() -> None:
+        workers = VirtualWorkers(1)
+
+        def picky(samples: Sequence[Sample]) -> list[Any]:
+            return [NonFiniteAnswer("NaN.", hint="") if s.values[0] < 0 else s.values[0] for s in samples]
+
+        lane = Lane(picky, Bounds(1, 100, 1000, 0.0), Turns(workers))
+        doomed = asyncio.create_task(lane.submit([sample(x) for x in (-1.0, 1.0, 2.0, 3.0)], 60.0))
+        other = asyncio.create_task(lane.submit([sample(7.0)], 60.0))
+        with pytest.raises(NonFiniteAnswer):
+            await doomed
+        assert await other == [7.0]
+        assert len(workers.begun_at) == 2
+
+    virtual(scene)
+
+
+def test_lanes_share_the_workers_in_turn() -> None:
+    async def scene() -> None:
+        workers, engines = VirtualWorkers(1), [Square(), Square()]
+        turns = Turns(workers)
+        lanes = [Lane(engine, Bounds(1, 1000, 10_000, 0.0), turns) for engine in engines]
+        flood = [asyncio.create_task(lanes[0].submit([sample(1.0)], 60.0)) for _ in range(50)]
+        await settle()
+        begin = now()
+        await lanes[1].submit([sample(2.0)], 60.0)
+        assert now() - begin <= 3 * ENGINE_S
+        await asyncio.gather(*flood)
+
+    virtual(scene)
+
+
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1, 8, 24])), min_size=1, max_size=6),
+            st.floats(0, 5),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    workers=st.integers(1, 3),
+)
+def test_every_row_returns_to_its_owner(
+    requests: list[tuple[list[tuple[int, int]], float, bool]], workers: int
+) -> None:
+    async def scene() -> None:
+        lane = stage(workers=workers, batch_slots=50)
+        tags = itertools.count()
+
+        async def one(shapes: list[tuple[int, int]], delay: float, leaves: bool) -> None:
+            samples = [Sample(np.full(rows, float(next(tags))), width) for rows, width in shapes]
+            await asyncio.sleep(delay * ENGINE_S)
+            asked: Awaitable[list[np.ndarray]] = lane.lane.submit(samples, 60.0)
+            if leaves:
+                asked = asyncio.wait_for(asked, 0.3 * ENGINE_S)
+            try:
+                answers = await asked
+            except TimeoutError:
+                return
+            for got, sent in zip(answers, samples, strict=True):
+                np.testing.assert_array_equal(got, sent.values**2)
+
+        await asyncio.gather(*[one(*request) for request in requests])
+        await asyncio.sleep(ENGINE_S)
+        assert lane.lane.waiting == lane.lane.waiting_slots == lane.workers.running == 0
+        assert lane.workers.most_running <= workers
+
+    virtual(scene)
