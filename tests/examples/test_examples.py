@@ -1,0 +1,90 @@
+"""Every example runs as a stranger would run it: against a real gateway, over the network, with the shipped models."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+READY_WITHIN_S = 120
+
+
+@pytest.fixture(scope="module")
+def gateway(project: Path) -> Iterator[str]:
+    """Address of a gateway with the shipped models, started by its own command."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "understudy", "serve", "--port", str(port), "--model-repo", "model_repo"]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait(url, process)
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/v2/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail("the gateway was not ready in time")
+
+
+def run(project: Path, gateway: str, *command: str) -> str:
+    environment = os.environ | {"UNDERSTUDY_URL": gateway, "UNDERSTUDY_EXAMPLE_STEPS": "40", "COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("model", ["malonaldehyde", "malonaldehyde-committee"])
+def test_relaxation_and_dynamics_conserve_energy(project: Path, gateway: str, model: str) -> None:
+    shown = run(project, gateway, "examples/relax_and_md.py", model)
+    spread = re.search(r"total energy within ([0-9.]+) meV/atom", shown)
+    assert spread is not None
+    assert float(spread.group(1)) < 2.0
+    assert "in the model's domain: True" in shown
+
+
+def test_many_structures_grow_more_uncertain_the_further_they_are_displaced(project: Path, gateway: str) -> None:
+    shown = run(project, gateway, "examples/many_structures.py")
+    rows = re.findall(r"([0-9.]+) angstrom +(-?[0-9.]+) eV +([0-9.]+) eV +(True|False)", shown)
+    assert len(rows) == 6
+    assert float(rows[0][2]) < float(rows[-1][2])
+    assert [rows[0][3], rows[-1][3]] == ["True", "False"]
+
+
+def test_an_unmodified_tritonclient_calls_the_same_models(project: Path, gateway: str) -> None:
+    shown = run(project, gateway, "examples/triton_client.py")
+    assert "ready: True True" in shown
+    assert "forces (9, 3)" in shown
+
+
+def test_the_command_predicts_a_file_and_names_its_units(project: Path, gateway: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.extxyz"
+    shown = run(project, gateway, "-m", "understudy", "predict", "examples/malonaldehyde.xyz", "--out", str(out))
+    assert "eV" in shown
+    assert "energy" in out.read_text()
+
+
+def test_another_molecule_is_answered_as_out_of_the_domain_with_the_reason(project: Path, gateway: str) -> None:
+    shown = run(
+        project, gateway, "-m", "understudy", "predict", "examples/ethanol.xyz", "--model", "malonaldehyde", "--json"
+    )
+    assert '"in_domain": false' in shown or '"in_domain":false' in shown
+    assert "C2H6O" in shown
