@@ -1,7 +1,7 @@
-# The gateway on a CPU (default), the gateway on a GPU, and the trainer; one constraints file for all three.
+# The gateway (default), the gateway with the CUDA build of ONNX Runtime, and the trainer; one constraints file for all three.
 #   docker build --target gateway     -t understudy .          docker run -p 8000:8000 understudy
 #   docker build --target gateway-gpu -t understudy:gpu .      docker run -p 8000:8000 --gpus all understudy:gpu
-#   docker build --target trainer     -t understudy:trainer .  docker run -v "$PWD:/work" understudy:trainer train CONFIG.yaml
+#   docker build --target trainer     -t understudy:trainer .  docker run --user "$(id -u)" -e HOME=/tmp -v "$PWD:/work" understudy:trainer train CONFIG.yaml
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/understudy/bin:$PATH \
