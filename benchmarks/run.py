@@ -34,6 +34,7 @@ BENCHMARKS = {
     "force_training": Benchmark(
         "claims", "benchmarks.force_training:accuracy", "energies alone beside energies + forces"
     ),
+    "hippynn_baseline": Benchmark("claims", "benchmarks.hippynn_baseline:run", "finished runs beside hippynn's"),
 }
 
 _console = Console()
