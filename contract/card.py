@@ -43,8 +43,12 @@ class Domain(_Part):
     min_distance_angstrom: dict[str, float] = Field(
         default_factory=dict, description="smallest distance in training by sorted pair of elements, such as C-H"
     )
-    energy_std_in_ev: float | None = Field(None, description="committee std below which an answer is in the domain")
-    energy_std_out_ev: float | None = Field(None, description="committee std above which an answer is out of it")
+    energy_std_in_ev: float | None = Field(
+        None, description="committee std, not calibrated, below which an answer is in the domain"
+    )
+    energy_std_out_ev: float | None = Field(
+        None, description="committee std, not calibrated, above which an answer is out of it"
+    )
     periodic: bool = Field(description="trained on periodic structures")
     description: str
 
@@ -77,12 +81,22 @@ class Comparison(_Part):
     notes: str = ""
 
 
+class Coverage(_Part):
+    """How often the truth lies within an interval of the calibrated energy_std around the answer."""
+
+    nominal: float = Field(gt=0, lt=1, description="for normally distributed errors")
+    observed: float = Field(ge=0, le=1)
+    count: int = Field(gt=0, description="structures it was taken over")
+
+
 class Committee(_Part):
     """Members whose spread is the uncertainty."""
 
     members: int = Field(ge=1)
     ddof: Literal[1] = 1
     energy_calibration: float | None = Field(None, description="multiply energy_std by this to match held-out errors")
+    coverage: list[Coverage] = Field(default_factory=list, description="on data the calibration did not see")
+    rank_correlation: float | None = Field(None, description="Spearman's, of energy_std with the size of the error")
 
 
 class BatchPoint(_Part):
@@ -130,6 +144,12 @@ class Check(_Part):
     measured: float
     bound: float
     unit: str = ""
+    detail: str = Field("", description="over what it was measured, or what failed")
+
+    @property
+    def passed(self) -> bool:
+        """At most what is allowed; not a number never is."""
+        return self.measured <= self.bound
 
 
 class ModelCard(_Part):
@@ -140,7 +160,7 @@ class ModelCard(_Part):
     version: Version
     family: Literal["potential"]
     purpose: str
-    architecture: dict[str, str | int | float | bool | list[str]]
+    architecture: dict[str, str | int | float | bool | list[int]]
     units: dict[str, str]
     signs: dict[str, str]
     domain: Domain

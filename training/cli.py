@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.errors import UnderstudyError
+from contract.repository import ModelRepository
 from training.importers.command import import_hippynn_command
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
@@ -57,10 +58,11 @@ def publish(
     model_repo: RepositoryOption = Path("model_repo"),
 ) -> None:
     """Export a trained run, put it through the admission checks, and place it in the model repository."""
-    from training.publish import publish_run
+    from training.pipelines.admission import candidate_of
+    from training.publish import publish as admit
 
     with _plain_errors():
-        folder = publish_run(runs / name, model_repo)
+        folder = admit(candidate_of(runs / name), ModelRepository(model_repo))
     _say(f"published {name}: {folder}")
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from contract.card import BatchingCurve
 from training.calibration import NOMINAL, coverage
 from training.fit import Epoch
 
@@ -110,6 +111,21 @@ def calibration(error: Array, std: Array, factor: float) -> str:
         _size_panel(sized, error, std, factor)
 
     return _drawn("calibration", 9.2, 4.2, draw)
+
+
+def batching(curve: BatchingCurve) -> str:
+    """Time per neighbour slot against the size of a batch, with the size that the service aims at."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        slots = np.array([point.slots for point in curve.points])
+        each = 1e3 * np.array([point.milliseconds for point in curve.points]) / slots
+        axes.plot(slots, each, "o-", color=BLUE, lw=1.8, ms=5)
+        axes.axvline(curve.best_slots, color=GREY, ls=":", lw=1.2, label=f"batches aim at {curve.best_slots:,} slots")
+        axes.set(xscale="log", ylim=(0, None), xlabel="neighbour slots of a batch", ylabel="microseconds a slot")
+        axes.legend()
+
+    return _drawn("batching", 6.0, 3.4, draw)
 
 
 def _curve(loss: Axes, rate: Axes, history: Sequence[Epoch], colour: str, member: str) -> None:

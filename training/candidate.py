@@ -1,0 +1,88 @@
+"""A trained model that asks to be admitted: what a pipeline knows of it, before anything is exported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import Comparison, DataSource, Domain, Metric, Split, Training
+from contract.elements import SYMBOLS
+from contract.structures import Structure
+from training.networks.hipnn import HipNN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Frames that no weight was fitted to, and what the trained run answered.
+
+    Attributes:
+        structures: n frames.
+        energy: float64 [n], eV, the labels as the data have them, atomic references included.
+        predicted: float64 [M, n], eV, of every member, atomic references not included.
+    """
+
+    structures: Sequence[Structure]
+    energy: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    @property
+    def std(self) -> NDArray[np.float64] | None:
+        """Sample standard deviation over members (ddof = 1), eV [n]; None for one member."""
+        return np.asarray(self.predicted.std(axis=0, ddof=1)) if len(self.predicted) > 1 else None
+
+    def answer(self, references: dict[str, float]) -> NDArray[np.float64]:
+        """Mean energy with atomic references (eV per element), eV [n]."""
+        return self.predicted.mean(axis=0) + reference_energies(self.structures, references)
+
+    def error(self, references: dict[str, float]) -> NDArray[np.float64]:
+        """Error of the mean energy, eV [n]."""
+        return self.answer(references) - self.energy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """Everything that `publish` needs.
+
+    Attributes:
+        name: of the model, [a-z0-9][a-z0-9._-]*.
+        purpose: one sentence for the card.
+        network: trained, in any dtype; it is not changed.
+        references: eV per element, added outside the graph.
+        domain: what it was trained on (training/domain.py).
+        data: where its labels came from.
+        split: how they were parted.
+        metrics: its errors on the test part.
+        comparisons: the same for others on the same split, at least the mean predictor.
+        training: how its weights were made.
+        valid: the part that chose the weights; uncertainty is calibrated on it.
+        test: the part that nothing saw.
+        licence: of the weights, an SPDX identifier where there is one.
+        citation: what to cite beside the data.
+    """
+
+    name: str
+    purpose: str
+    network: HipNN
+    references: dict[str, float]
+    domain: Domain
+    data: Sequence[DataSource]
+    split: Split
+    metrics: Sequence[Metric]
+    comparisons: Sequence[Comparison]
+    training: Training
+    valid: HeldOut
+    test: HeldOut
+    licence: str
+    citation: Sequence[str]
+
+
+def reference_energies(structures: Sequence[Structure], references: dict[str, float]) -> NDArray[np.float64]:
+    """Sum of the atomic references (eV per element) of each structure, eV [n]."""
+    table = np.full(len(SYMBOLS), np.nan)
+    for symbol, energy in references.items():
+        table[SYMBOLS.index(symbol)] = energy
+    return np.array([table[structure.numbers].sum() for structure in structures])

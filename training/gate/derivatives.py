@@ -1,0 +1,86 @@
+"""Forces are minus the gradient of the energy, and virials its derivative by strain: by finite differences.
+
+f'(x) = [f(x - 2h) - 8 f(x - h) + 8 f(x + h) - f(x + 2h)] / 12h + O(h^4)
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import Check
+from contract.structures import Structure
+from training.gate.deviation import agreement, deviations
+from training.gate.engines import Arrays, Engine
+from training.gate.samples import chains, small_cells, spread
+from training.gate.submission import EVERYDAY, Submission, doubled, tiled
+
+SKIN_ANGSTROM: Final = 0.3
+STENCIL: Final = ((-2, 1.0 / 12.0), (-1, -8.0 / 12.0), (1, 8.0 / 12.0), (2, -1.0 / 12.0))
+
+# In float64 the step's own error decides; in float32 the rounding of the energy, hence longer steps.
+EXACT_STEP: Final = 1e-4
+EXACT_BOUNDS: Final[Mapping[str, float]] = {"forces": 2e-5, "virial": 1e-6}
+SERVED_STEP: Final = 5e-3
+SERVED_STRAIN: Final = 2e-3
+SERVED_BOUNDS: Final[Mapping[str, float]] = {"forces": 2e-3, "virial": 2e-3}
+
+
+def network_derivatives(submission: Submission) -> list[Check]:
+    """The network's forces and virials in float64."""
+    samples = [(label, doubled(inputs)) for label, inputs in _samples(submission)]
+    found = _found(submission.exact, samples, EXACT_STEP, EXACT_STEP)
+    return agreement("finite differences of the network", found, EXACT_BOUNDS)
+
+
+def served_derivatives(submission: Submission) -> list[Check]:
+    """Forces and virials that are served, by energies that are served."""
+    found = _found(submission.everyday, list(_samples(submission)), SERVED_STEP, SERVED_STRAIN)
+    return agreement(f"finite differences of {EVERYDAY}", found, SERVED_BOUNDS)
+
+
+def forces_by_differences(run: Engine, inputs: Arrays, step: float) -> NDArray[np.float64]:
+    """-dE/dr of the mean energy of one structure, [n, 3], by moving each atom by `step` angstrom."""
+    n = len(inputs["species"])
+    moves = np.eye(3 * n).reshape(3 * n, n, 3)
+    moved = np.concatenate([inputs["positions"] + k * step * moves for k, _ in STENCIL])
+    copies = tiled(inputs, len(moved)) | {"positions": moved.reshape(-1, 3).astype(inputs["positions"].dtype)}
+    return -_slope(run(copies)["energy"], step).reshape(n, 3)
+
+
+def virial_by_differences(run: Engine, inputs: Arrays, strain: float) -> NDArray[np.float64]:
+    """dE/dstrain of the mean energy of one structure, [3, 3]; positions and lattice translations are strained."""
+    strains = np.eye(9).reshape(9, 3, 3)
+    maps = np.concatenate([np.eye(3) + k * strain * strains for k, _ in STENCIL])
+    copies = tiled(inputs, len(maps))
+    for name in ("positions", "shifts"):
+        strained = np.einsum("...a,cab->c...b", inputs[name].astype(np.float64), maps)
+        copies[name] = strained.reshape(copies[name].shape).astype(inputs[name].dtype)
+    return _slope(run(copies)["energy"], strain).reshape(3, 3)
+
+
+def _slope(energy: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Derivative of the mean over members, from energies [M, stencil x X]."""
+    each = energy.mean(axis=0).reshape(len(STENCIL), -1)
+    return np.asarray(np.array([weight for _, weight in STENCIL]) @ each / step)
+
+
+def _samples(submission: Submission) -> Iterator[tuple[str, Arrays]]:
+    """Single structures, with lists that reach far enough for what moves."""
+    named: list[tuple[str, Structure]] = [("test frame", s) for s in spread(submission.test.structures, 2)]
+    named += [("chain", chains(submission.elements, (5,))[0])]
+    named += [("small cell", cell) for cell in small_cells(submission.elements)]
+    for label, structure in named:
+        yield label, submission.inputs([structure], skin=SKIN_ANGSTROM)
+
+
+def _found(
+    run: Engine, samples: list[tuple[str, Arrays]], step: float, strain: float
+) -> Iterator[tuple[str, dict[str, float]]]:
+    for label, inputs in samples:
+        expected = {
+            "forces": forces_by_differences(run, inputs, step),
+            "virial": virial_by_differences(run, inputs, strain)[None],
+        }
+        yield label, deviations(run(inputs), expected, inputs["structure"])

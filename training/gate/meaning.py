@@ -1,0 +1,152 @@
+"""The graph means what the card says: its cutoff, its elements, its members, its energies on labelled data."""
+
+from itertools import combinations, combinations_with_replacement
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import Check
+from contract.elements import SYMBOLS
+from contract.graphs import build_graph, collate
+from contract.structures import Structure, checked_structure
+from training.candidate import HeldOut, reference_energies
+from training.gate.deviation import PARITY, count, deviations
+from training.gate.samples import lone_atoms, spread
+from training.gate.submission import Submission
+
+FEWEST_LABELS: Final = 10
+MOST_LABELS: Final = 2000
+BATCH: Final = 100
+ALIKE: Final = 1e-7
+CUTOFF_TOLERANCE_ANGSTROM: Final = 1e-3
+_NO_ELEMENT: Final = 0
+
+
+def cutoff_of_the_graph(submission: Submission) -> list[Check]:
+    """The distance at which two atoms cease to feel each other, found by bisection, against the card's cutoff."""
+    low, high = 0.5 * submission.cutoff, 1.5 * submission.cutoff
+    while high - low > 0.01 * CUTOFF_TOLERANCE_ANGSTROM:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _felt(submission, middle) else (low, middle)
+    found = 0.5 * (low + high)
+    return [
+        Check(
+            name="cutoff of the graph",
+            measured=abs(found - submission.cutoff),
+            bound=CUTOFF_TOLERANCE_ANGSTROM,
+            unit="angstrom from the card's",
+            detail=f"the graph's is {found:.4f}, the card's {submission.cutoff:.4f}",
+        )
+    ]
+
+
+def energy_moves(submission: Submission) -> list[Check]:
+    """Stretched structures have other energies."""
+    structures = [s for s in submission.molecules if len(s) > 1]
+    inputs = submission.inputs(structures, skin=0.2 * submission.cutoff)
+    stretched = {name: (1.05 * inputs[name]).astype(np.float32) for name in ("positions", "shifts")}
+    still, moved = submission.everyday(inputs)["energy"], submission.everyday(inputs | stretched)["energy"]
+    dead = np.flatnonzero(~_apart(still, moved, inputs["structure"]).any(axis=0))
+    return [count("energy depends on positions", (f"structure {b}" for b in dead), "structures whose energy stays")]
+
+
+def elements_known(submission: Submission) -> list[Check]:
+    """Every element of the card has the network's own energy for an atom alone, and not that of no element."""
+    inputs = submission.inputs(lone_atoms(submission.elements))
+    served, meant = submission.everyday(inputs), submission.exact(inputs)
+    nameless = submission.everyday(inputs | {"species": np.full_like(inputs["species"], _NO_ELEMENT)})
+    wrong = [
+        SYMBOLS[z]
+        for i, z in enumerate(submission.elements)
+        if not np.allclose(served["energy"][:, i], meant["energy"][:, i], rtol=1e-5, atol=1e-5)
+        or np.array_equal(served["energy"][:, i], nameless["energy"][:, i])
+    ]
+    return [count("elements of the card", wrong, "elements that the graph takes for another")]
+
+
+def members_as_declared(submission: Submission) -> list[Check]:
+    """As many members as the card says, no two of them alike: else the committee's spread means nothing."""
+    inputs = submission.inputs(submission.molecules)
+    energy = submission.everyday(inputs)["energy"]
+    missing = abs(len(energy) - submission.card.committee.members)
+    pairs = combinations(range(len(energy)), 2)
+    alike = [
+        f"{a} and {b}" for a, b in pairs if not _apart(energy[a : a + 1], energy[b : b + 1], inputs["structure"]).any()
+    ]
+    return [
+        Check(name="members on the card", measured=float(missing), bound=0, unit="members missing or too many"),
+        count("members differ", alike, "pairs that are alike"),
+    ]
+
+
+def labels_held_out(submission: Submission) -> list[Check]:
+    """Enough labelled frames that the network was not fitted to; without them its errors are unknown."""
+    missing = max(0, FEWEST_LABELS - len(submission.test))
+    return [Check(name="labelled frames held out", measured=float(missing), bound=0, unit="frames missing")]
+
+
+def better_than_the_mean(submission: Submission) -> list[Check]:
+    """Mean absolute error on held-out labels over that of the best constant beside the atomic references."""
+    test = _labelled(submission)
+    if not len(test):
+        return []
+    references = reference_energies(test.structures, submission.card.atomic_reference_ev)
+    served = _energies(submission, test.structures).mean(axis=0) + references
+    error = float(np.abs(served - test.energy).mean())
+    beside = test.energy - references
+    trivial = float(np.abs(beside - np.median(beside)).mean())
+    return [
+        Check(
+            name="better than the mean predictor",
+            measured=error / trivial if trivial > 0.0 else np.inf,
+            bound=1.0,
+            unit="of its error",
+            detail=f"{1e3 * error:.3g} meV against {1e3 * trivial:.3g} meV over {len(test)} frames",
+        )
+    ]
+
+
+def answers_of_the_run(submission: Submission) -> list[Check]:
+    """The files answer what the trained run answered when it was evaluated: not an older state of it."""
+    test = _labelled(submission)
+    if not len(test):
+        return []
+    atoms = np.repeat(np.arange(len(test)), [len(s) for s in test.structures])
+    found = deviations({"energy": _energies(submission, test.structures)}, {"energy": test.predicted}, atoms)
+    return [
+        Check(
+            name="answers of the trained run",
+            measured=found["energy"],
+            bound=5 * PARITY["energy"],
+            unit="relative",
+            detail=f"{len(test)} frames",
+        )
+    ]
+
+
+def _felt(submission: Submission, distance: float) -> bool:
+    """Whether any pair of elements exerts a force at this distance; the lists reach further, the graph decides."""
+    pairs = combinations_with_replacement(submission.elements, 2)
+    dimers = [checked_structure(pair, [[0.0, 0.0, 0.0], [distance, 0.0, 0.0]]) for pair in pairs]
+    inputs = collate([build_graph(dimer, 2.0 * submission.cutoff) for dimer in dimers])
+    return bool((submission.everyday(inputs)["forces"] != 0.0).any())
+
+
+def _apart(a: NDArray[np.float64], b: NDArray[np.float64], structure: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether energies [M, B] differ by more than the last digits."""
+    scale = np.maximum(np.abs(a), 1e-3 * np.bincount(structure))
+    return np.asarray(~(np.abs(a - b) <= ALIKE * scale))
+
+
+def _labelled(submission: Submission) -> HeldOut:
+    """At most MOST_LABELS test frames, evenly spaced."""
+    test = submission.test
+    chosen = np.unique(np.linspace(0, len(test) - 1, min(MOST_LABELS, len(test))).round().astype(int))
+    return HeldOut([test.structures[i] for i in chosen], test.energy[chosen], test.predicted[:, chosen])
+
+
+def _energies(submission: Submission, structures: list[Structure]) -> NDArray[np.float64]:
+    """Served energies without references, eV [M, n]."""
+    batches = [structures[i : i + BATCH] for i in range(0, len(structures), BATCH)]
+    return np.concatenate([submission.everyday(submission.inputs(batch))["energy"] for batch in batches], axis=1)

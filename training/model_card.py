@@ -1,0 +1,121 @@
+"""MODEL_CARD.md: the card for people, with its plots."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from contract.card import Comparison, Metric, ModelCard
+from training.candidate import Candidate
+from training.report.figures import Scatter, batching, calibration, parity
+
+
+def write_model_card(card: ModelCard, candidate: Candidate, folder: Path) -> None:
+    """Write MODEL_CARD.md and its plots (SVG) into a model's folder."""
+    plots = _plots(card, candidate)
+    for name, drawing in plots.items():
+        (folder / f"{name}.svg").write_text(drawing)
+    (folder / "MODEL_CARD.md").write_text("\n\n".join(_paragraphs(card, plots)) + "\n")
+
+
+def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
+    test, references = candidate.test, candidate.references
+    points = Scatter(test.energy, test.answer(references))
+    plots = {"parity": parity({"test": points}, "energy", "eV"), "batching": batching(card.batching)}
+    factor = card.committee.energy_calibration
+    if test.std is not None and factor is not None:
+        plots["calibration"] = calibration(test.error(references), test.std, factor)
+    return plots
+
+
+def _paragraphs(card: ModelCard, plots: dict[str, str]) -> Iterable[str]:
+    yield f"# {card.name}, version {card.version}"
+    yield card.purpose
+    yield "## What it answers"
+    yield _table(("quantity", "unit", "sign"), [(k, u, card.signs.get(k, "")) for k, u in card.units.items()])
+    yield "## What it was trained on"
+    yield f"{card.domain.description}. Anything else is answered with `in_domain: false` and the reason."
+    yield "\n".join(_domain(card))
+    for source in card.data:
+        yield (
+            f"**{source.name}**: {source.count:,} labels at {source.level_of_theory}, {source.licence}. "
+            f"{source.notes} sha256 `{source.sha256}`. {source.citation}. <{source.origin}>"
+        )
+    split = card.split
+    yield f"Split {split.train:,} / {split.valid:,} / {split.test:,} (train, validation, test), {split.method}."
+    yield "## Errors on data it never saw"
+    yield _metrics_table(card.metrics, card.compared_with)
+    yield from (f"{other.name}: {other.notes}" for other in card.compared_with if other.notes)
+    yield "![parity](parity.svg)"
+    yield "## Uncertainty"
+    yield from _uncertainty(card)
+    if "calibration" in plots:
+        yield "![calibration](calibration.svg)"
+    yield "## Speed"
+    best = min(card.batching.points, key=lambda p: p.milliseconds / p.slots)
+    yield (
+        f"{card.batching.engine} on {card.batching.device}, {card.batching.threads} thread: "
+        f"{card.batching.points[0].milliseconds:.3g} ms for one structure of the test set, "
+        f"{1e3 * best.milliseconds / best.slots:.3g} microseconds a neighbour slot in batches of {best.slots:,} slots."
+    )
+    yield "![batching](batching.svg)"
+    yield "## How it was made"
+    training = card.training
+    yield (
+        f"Pipeline `{training.pipeline}`, seed {training.seed}, {training.parameters:,} parameters, {training.epochs} "
+        f"epochs, {training.cpu_seconds / 60:.0f} CPU minutes. Code revision `{training.revision}`, configuration "
+        f"sha256 `{training.config_sha256}`."
+    )
+    yield "## Admission checks"
+    yield _table(
+        ("check", "measured", "allowed", "unit"),
+        [(c.name, f"{c.measured:.2g}", f"{c.bound:.2g}", c.unit) for c in card.checks],
+    )
+    yield f"## Licence and citation\n\n{card.licence}"
+    yield "\n".join(f"- {entry}" for entry in card.citation)
+
+
+def _domain(card: ModelCard) -> Iterable[str]:
+    domain = card.domain
+    yield f"- elements: {', '.join(domain.elements)}; formulas: {', '.join(domain.formulas or ['any'])}"
+    yield f"- cutoff: {domain.cutoff_angstrom:g} angstrom; at most {card.max_slots:,} neighbour slots a request"
+    if domain.min_distance_angstrom:
+        closest = ", ".join(f"{pair} {d:.2f}" for pair, d in domain.min_distance_angstrom.items())
+        yield f"- closest neighbours in training (angstrom): {closest}"
+    if domain.energy_std_in_ev is not None and domain.energy_std_out_ev is not None:
+        inside, outside = 1e3 * domain.energy_std_in_ev, 1e3 * domain.energy_std_out_ev
+        yield f"- committee std: in the domain up to {inside:.1f} meV, out of it beyond {outside:.1f} meV"
+
+
+def _uncertainty(card: ModelCard) -> Iterable[str]:
+    committee = card.committee
+    if committee.energy_calibration is None:
+        yield "A single network: no standard deviation is given."
+        return
+    yield (
+        f"{committee.members} members; `energy_std` is their sample standard deviation (ddof = {committee.ddof}). "
+        f"Times {committee.energy_calibration:.2f}, fitted on the validation part, it is as large as the error. On the "
+        "test part:"
+    )
+    rows = [(f"{c.nominal:.0%}", f"{c.observed:.1%}", f"{c.count:,}") for c in committee.coverage]
+    yield _table(("interval holds, if normal", "interval held", "structures"), rows)
+    if committee.rank_correlation is not None:
+        yield f"Spearman correlation of the spread with the size of the error: {committee.rank_correlation:.2f}."
+
+
+def _metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> str:
+    names = [m.name for m in metrics]
+    columns = [{m.name: m for m in other.metrics} for other in others]
+    rows = []
+    for metric in metrics:
+        beside = [f"{c[metric.name].value:.4g}" if metric.name in c else "" for c in columns]
+        rows.append((metric.name, metric.unit, f"{metric.count:,}", f"**{metric.value:.4g}**", *beside))
+    for column, other in zip(columns, others, strict=True):
+        for name in column.keys() - set(names):
+            empty = [""] * len(others)
+            empty[list(others).index(other)] = f"{column[name].value:.4g}"
+            rows.append((name, column[name].unit, f"{column[name].count:,}", "", *empty))
+    return _table(("error", "unit", "structures", "this model", *(o.name for o in others)), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

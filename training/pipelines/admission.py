@@ -1,0 +1,120 @@
+"""A finished run as a candidate for the gate; its data are read again, so that the card says what made it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from contract.card import Comparison, DataSource, Metric, Training
+from contract.card import Split as SplitRecord
+from training.baselines import MEAN_PREDICTOR, mean_predictor
+from training.candidate import Candidate, HeldOut
+from training.checkpoint import Run, load_run
+from training.domain import training_domain
+from training.errors import NotReady
+from training.evaluation import force_metrics, load_predictions, metrics_by_energy
+from training.importers.hippynn import HippynnImport, held_out_parts
+from training.pipelines.committee import CommitteeConfig
+from training.pipelines.preparation import Prepared, prepare
+
+LICENCE: Final = "BSD-3-Clause"
+_HIPNN: Final = [
+    "HIP-NN: Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018)",
+    "HIP-NN-TS: Chigaev et al., J. Chem. Phys. 158, 184108 (2023)",
+]
+CITATIONS: Final = {
+    "committee": _HIPNN,
+    "distillation": ["Ensemble knowledge distillation: Matin et al., arXiv:2503.14293 (2025)", *_HIPNN],
+    "hippynn_import": ["hippynn: github.com/lanl/hippynn", *_HIPNN],
+}
+Part = Literal["valid", "test"]
+
+
+def candidate_of(folder: Path) -> Candidate:
+    """Everything the gate and the card need of a run.
+
+    Raises:
+        NotReady: the run is not finished, or was imported without held-out labels.
+        DataError: its data cannot be read again.
+    """
+    if not (folder / "predictions.npz").exists():
+        raise NotReady(f"{folder} holds no finished run: run `understudy train`, or import with --held-out labels")
+    run = load_run(folder)
+    config = run.record["config"]
+    prepared = _prepared(config, run, folder)
+    valid, test = (_held_out(prepared, folder, part) for part in ("valid", "test"))
+    trained_on = prepared.dataset if config["pipeline"] == "hippynn_import" else prepared.part("train")
+    return Candidate(
+        name=config["name"],
+        purpose=config["purpose"],
+        network=run.network,
+        references=run.references,
+        domain=training_domain(trained_on, run.network.config.cutoff_angstrom, valid.std),
+        data=[DataSource.model_validate(source) for source in run.record["data"]],
+        split=SplitRecord.model_validate(run.record["split"]),
+        metrics=_metrics(folder, "test"),
+        comparisons=_comparisons(prepared, folder),
+        training=_training(run),
+        valid=valid,
+        test=test,
+        licence=LICENCE,
+        citation=CITATIONS[config["pipeline"]],
+    )
+
+
+def _prepared(config: dict[str, Any], run: Run, folder: Path) -> Prepared:
+    """The data of a run, parted as it was trained."""
+    sources: dict[str, Callable[[], Prepared | None]] = {
+        "committee": lambda: _of_committee(config),
+        "distillation": lambda: _of_committee(load_run(folder.parent / config["teacher"]).record["config"]),
+        "hippynn_import": lambda: held_out_parts(HippynnImport.model_validate(config), run.references),
+    }
+    prepared = sources[config["pipeline"]]()
+    if prepared is None:
+        raise NotReady(f"{folder} was imported without labels to judge it by: import it again with --held-out")
+    return prepared
+
+
+def _of_committee(config: dict[str, Any]) -> Prepared:
+    settings = CommitteeConfig.model_validate(config)
+    return prepare(settings.data, settings.split)
+
+
+def _held_out(prepared: Prepared, folder: Path, part: Part) -> HeldOut:
+    frames = prepared.part(part)
+    return HeldOut(list(frames), frames.energy, load_predictions(folder, part).energy)
+
+
+def _metrics(folder: Path, part: Part) -> list[Metric]:
+    """Errors of the committee mean: energies by window, forces where the data have them."""
+    energies = load_predictions(folder, part)
+    with np.load(folder / "predictions.npz") as arrays:
+        metrics = metrics_by_energy(energies.error, arrays[f"{part}/reference"])
+        if f"{part}/forces" in arrays:
+            error = arrays[f"{part}/forces"] - arrays[f"{part}/target_forces"]
+            metrics += force_metrics(error, len(energies.target))
+    return metrics
+
+
+def _comparisons(prepared: Prepared, folder: Path) -> list[Comparison]:
+    """The mean predictor, and what was trained for comparison on the same split."""
+    path = folder / "comparisons.json"
+    stored = json.loads(path.read_text()) if path.exists() else []
+    others = [Comparison.model_validate(entry) for entry in stored]
+    return [mean_predictor(prepared), *(c for c in others if c.name != MEAN_PREDICTOR)]
+
+
+def _training(run: Run) -> Training:
+    record = run.record
+    return Training(
+        pipeline=record["config"]["pipeline"],
+        config_sha256=record["config_sha256"],
+        seed=record["config"].get("fit", {}).get("seed", 0),
+        parameters=sum(p.numel() for p in run.network.parameters()),
+        cpu_seconds=record["cpu_seconds"],
+        epochs=record["epochs"],
+        revision=record["revision"],
+        versions=record["versions"],
+    )
