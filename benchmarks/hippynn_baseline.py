@@ -33,7 +33,7 @@ from training.report import write_report
 
 RUNS: Final = Path("runs")
 EQUAL_CPU, EQUAL_EPOCHS = "equal CPU time", "equal epochs"
-SEEDS: Final[dict[str, tuple[int, ...]]] = {EQUAL_CPU: (0, 1, 2), EQUAL_EPOCHS: (0,)}
+SEEDS: Final[dict[str, tuple[int, ...]]] = {EQUAL_CPU: (0, 1, 2), EQUAL_EPOCHS: (0, 1, 2)}
 NOTES = """
 Errors on the test part of the run's own split. `equal CPU time`: a hippynn network trains for the CPU seconds of the
 run divided by its members, to the end of the epoch that passes them. `equal epochs`: for as many epochs as a member
@@ -58,31 +58,20 @@ def run() -> Finding:
     return Finding(values, found[0].notes, found[0].seeds, digests)
 
 
-def compare(
-    folder: Path,
-    seeds: Mapping[str, Sequence[int]] = SEEDS,
-    cpu_seconds: float | None = None,
-    kernel: str | None = None,
-) -> Finding:
+def compare(folder: Path, seeds: Mapping[str, Sequence[int]] = SEEDS, kernel: str | None = None) -> Finding:
     """Train hippynn beside one run, and write comparisons.json and a new report into its folder.
 
     Args:
         folder: of a finished run.
-        seeds: of each arm, EQUAL_CPU and EQUAL_EPOCHS.
-        cpu_seconds: instead of what one network of the run took.
+        seeds: of each budget: EQUAL_CPU, EQUAL_EPOCHS, or CPU seconds such as "60 CPU s".
         kernel: of hippynn; default the one that is measured to be the fastest.
     """
     torch.set_num_threads(1)
     task = read_task(folder)
-    budgets = {
-        EQUAL_CPU: Budget(cpu_seconds=cpu_seconds or task.cpu_seconds / task.members),
-        EQUAL_EPOCHS: Budget(epochs=task.epochs),
-    }
     comparisons, arms = [mean_predictor(task.prepared)], {}
     for arm, of_arm in seeds.items():
-        trained = [train(task, budgets[arm], seed, kernel) for seed in of_arm]
-        arms[arm] = trained
-        comparisons.append(comparison(task, arm, trained))
+        arms[arm] = [train(task, budget_of(task, arm), seed, kernel) for seed in of_arm]
+        comparisons.append(comparison(task, arm, arms[arm]))
         write_json(folder / "comparisons.json", [entry.model_dump() for entry in comparisons])
     write_report(folder)
     return Finding(
@@ -91,6 +80,15 @@ def compare(
         sorted(set(itertools.chain(*seeds.values()))),
         {source.name: source.sha256 for source in task.prepared.dataset.sources},
     )
+
+
+def budget_of(task: Task, arm: str) -> Budget:
+    """The budget by its name."""
+    if arm == EQUAL_EPOCHS:
+        return Budget(epochs=task.epochs)
+    if arm == EQUAL_CPU:
+        return Budget(cpu_seconds=task.cpu_seconds / task.members)
+    return Budget(cpu_seconds=float(arm.removesuffix(" CPU s")))
 
 
 def read_task(folder: Path) -> Task:
@@ -128,7 +126,7 @@ def comparison(task: Task, arm: str, trained: Sequence[Trained]) -> Comparison:
         name=f"hippynn {version()}, {arm}",
         metrics=[_over_seeds(each) for each in zip(*(t.metrics for t in trained), strict=True)],
         notes=(
-            f"One {CLASSES[task.network.order]} of the same shape on the same split; mean over {len(trained)} seeds, "
+            f"One {CLASSES[task.network.order]} of the same shape on the same split; mean of {len(trained)} trained, "
             f"each {cpu:.0f} CPU s and {epochs:.0f} epochs, {trained[0].kernel} kernel. One network of this run: "
             f"{task.cpu_seconds / task.members:.0f} CPU s and {task.epochs} epochs."
         ),
@@ -173,21 +171,21 @@ def _by_name(metrics: Sequence[Metric]) -> dict[str, float]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.hippynn_baseline", description=run.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.hippynn_baseline",
+        description="A finished run beside hippynn: comparisons.json, report and record.",
+    )
     parser.add_argument("folder", type=Path, help="of a finished run")
-    parser.add_argument("--cpu-seconds", type=float, help="budget of a network; default: what one of the run took")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS[EQUAL_CPU]), help="networks at equal CPU time")
-    parser.add_argument("--epochs-too", action="store_true", help="also one network for as many epochs as the run's")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS[EQUAL_CPU]), help="networks for each budget")
+    parser.add_argument("--cpu-seconds", type=float, help="this budget, instead of the two of the run")
     return parser.parse_args()
 
 
 def main() -> None:
     """Compare one run and write its record."""
     given, start = _arguments(), time.perf_counter()
-    seeds: dict[str, Sequence[int]] = {EQUAL_CPU: range(given.seeds)}
-    if given.epochs_too:
-        seeds[EQUAL_EPOCHS] = SEEDS[EQUAL_EPOCHS]
-    finding = compare(given.folder, seeds, given.cpu_seconds)
+    arms = list(SEEDS) if given.cpu_seconds is None else [f"{given.cpu_seconds:g} CPU s"]
+    finding = compare(given.folder, dict.fromkeys(arms, range(given.seeds)))
     path = write_record(f"hippynn_baseline_{given.folder.name}", finding, time.perf_counter() - start)
     _console.print(f"record: {path}")
 
