@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
 from service.api import documentation
 from service.api.edge import Edge, handle_http_exception
-from service.api.routes import add_routes
+from service.api.routes import BUSY, add_routes
 from service.engines import Engine
 from service.lanes import Turns
 from service.metrics import Answers, registry_of
@@ -34,7 +35,22 @@ class Started:
     models: Models
 
 
-def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = None) -> FastAPI:
+class Gateway(FastAPI):
+    """FastAPI behind the edge."""
+
+    edge: Edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, first to the edge."""
+        scope["app"] = self
+        await self.edge(scope, receive, send)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the edge does not answer itself."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = None) -> Gateway:
     """The gateway as an ASGI application.
 
     Args:
@@ -68,7 +84,7 @@ def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = 
             await asyncio.to_thread(workers.close)
             encoders.shutdown()
 
-    app = FastAPI(
+    app = Gateway(
         title="Understudy",
         version=VERSION,
         description=documentation.DESCRIPTION,
@@ -76,8 +92,8 @@ def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = 
         redirect_slashes=False,
         exception_handlers={HTTPException: handle_http_exception},
     )
-    app.add_middleware(Edge, hosts=settings.hosts(), counts=answers)
     add_routes(app)
+    app.edge = Edge(app.framework, BUSY, settings.hosts(), answers)
     return app
 
 

@@ -118,8 +118,9 @@ def compute_of(family: Potential, runner: Runner) -> Any:
     """What a lane runs on a worker: collate, engine, split, decode."""
 
     def compute(samples: Sequence[Sample]) -> Sequence[Prediction | NonFiniteAnswer]:
-        parts = family.split(runner(family.collate(samples)), samples)
+        outputs = runner(family.collate(samples))
         try:
+            parts = family.split(outputs, samples)
             return [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]
         except NonFiniteAnswer as error:
             if len(samples) > 1:  # the lane runs each alone, so that what one structure broke is no other's fault

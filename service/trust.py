@@ -57,15 +57,18 @@ class DomainJudge:
     """Judges structures by the domain on a model's card.
 
     Attributes:
-        least_distance: float64 [119, 119], angstrom, smallest distance in training by atomic numbers (0: not known).
+        least_distance: float64 [119, 119], angstrom, smallest distance in training by atomic
+            numbers (0: not known); None if the card names none.
     """
 
     card: ModelCard
-    least_distance: NDArray[np.float64]
+    least_distance: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
         """The judge for a card."""
+        if not card.domain.min_distance_angstrom:
+            return cls(card, None)
         least = np.zeros((len(SYMBOLS), len(SYMBOLS)))
         for pair, distance in card.domain.min_distance_angstrom.items():
             first, second = (NUMBERS[symbol] for symbol in pair.split("-"))
@@ -96,7 +99,7 @@ class DomainJudge:
         finding.add("out", f"{formula} was not trained: the training data hold {_listed(trained)}.", [])
 
     def _periodicity(self, structure: Structure, finding: _Finding) -> None:
-        periodic = bool(structure.pbc.any())
+        periodic = structure.cell is not None and bool(structure.pbc.any())
         if periodic and not self.card.domain.periodic:
             finding.add("out", "The structure is periodic; the training data hold molecules in vacuum only.", [])
         elif self.card.domain.periodic and not periodic:
@@ -104,6 +107,8 @@ class DomainJudge:
 
     def _distances(self, structure: Structure, graph: Graph, finding: _Finding) -> None:
         """Each atom's nearest neighbour against the closest such pair in training."""
+        if self.least_distance is None:
+            return
         least = self.least_distance[structure.numbers, structure.numbers[graph.nearest]]
         short = graph.nearest_distance < least
         if not short.any():

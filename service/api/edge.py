@@ -3,6 +3,8 @@
 import re
 import secrets
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -22,46 +24,76 @@ _REFUSALS: Final = (InvalidInput, FramingError, HTTPException)
 _log: Final = structlog.get_logger("edge")
 
 
+@dataclass(frozen=True, slots=True)
+class BusyRoute:
+    """A POST route that is answered without the framework."""
+
+    path: str
+    handler: Callable[[Request], Awaitable[Response]]
+    pattern: re.Pattern[str]
+
+
+def busy_route(path: str, handler: Callable[[Request], Awaitable[Response]]) -> BusyRoute:
+    """A busy route for a path such as `/v1/predict/{model}`."""
+    return BusyRoute(path, handler, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)))
+
+
 class Edge:
-    """ASGI middleware around everything else.
+    """ASGI layer around everything else.
+
+    The routes that carry the traffic are answered right here, by their handlers: a framework's work for each request
+    would be a fifth of a small one. They are in the framework's list of routes too, which documents them.
 
     Args:
-        app: what answers.
+        app: what answers the rest.
+        busy: handlers of POST requests by the pattern of their path, whose named groups are path parameters.
         hosts: lower-case names that `Host` may say; empty for any.
         counts: answers by route, method and status.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], counts: Counter[tuple[str, str, int]]) -> None:
+    def __init__(
+        self, app: ASGIApp, busy: Sequence[BusyRoute], hosts: frozenset[str], counts: Counter[tuple[str, str, int]]
+    ) -> None:
         self.app = app
+        self.busy = busy
         self.hosts = hosts
         self.counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; the connections of start-up and shut-down pass through."""
+        """One request; the messages of start-up and shut-down pass through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        request_id = scope["request_id"] = _request_id(headers)
+        request_id = scope["request_id"] = _request_id(scope)
         status = 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
-            self._refuse_host(headers.get(b"host", b""))
-            await self.app(scope, receive, send_marked)
+            self._refuse_host(_header(scope, b"host"))
+            await self._answer(scope, receive, send_marked)
         except Exception as error:
             if status:  # half an answer is sent: only the connection's end can tell
                 raise
             _log_fault(error, request_id)
             await problem_response(error, request_id)(scope, receive, send_marked)
         finally:
-            self.counts[getattr(scope.get("route"), "path", "other"), scope["method"], status] += 1
+            self.counts[scope.get("understudy_route") or _route(scope), scope["method"], status] += 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            for route in self.busy:
+                if match := route.pattern.fullmatch(scope["path"]):
+                    scope["understudy_route"], scope["path_params"] = route.path, match.groupdict()
+                    response = await route.handler(Request(scope, receive, send))
+                    await response(scope, receive, send)
+                    return
+        await self.app(scope, receive, send)
 
     def _refuse_host(self, host: bytes) -> None:
         match = _HOST.match(host)
@@ -77,9 +109,17 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     return problem_response(error, request.scope["request_id"])
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
-    given = headers.get(b"x-request-id", b"")
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _request_id(scope: Scope) -> str:
+    given = _header(scope, b"x-request-id")
     return given.decode() if _REQUEST_ID.match(given) else secrets.token_hex(8)
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "other"))
 
 
 def _log_fault(error: Exception, request_id: str) -> None:

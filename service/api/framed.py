@@ -68,8 +68,8 @@ def tensors_of(predictions: Sequence[Prediction]) -> Mapping[str, Callable[[], A
         "energy_std": lambda: _each([p.energy_std for p in predictions]),
         "forces": lambda: _joined([p.forces for p in predictions]),
         "stress": lambda: _each([p.stress for p in predictions]),
-        "virial": lambda: np.stack([p.virial for p in predictions]),
-        "forces_std": lambda: _joined([p.forces_std for p in predictions if p.forces_std is not None]),
+        "virial": lambda: np.array([p.virial for p in predictions], np.float64),
+        "forces_std": lambda: _joined([p.forces_std for p in predictions]),
         "atomic_energies": lambda: _joined([p.atomic_energies for p in predictions]),
         "in_domain": lambda: np.array([p.domain.in_domain for p in predictions]),
     }
@@ -79,10 +79,11 @@ def _each(values: Sequence[Any]) -> NDArray[np.float64] | None:
     return None if any(value is None for value in values) else np.array(values, np.float64)
 
 
-def _joined(arrays: Sequence[Array]) -> Array | None:
-    if len(arrays) == 1:
-        return arrays[0]
-    return np.concatenate(arrays) if arrays else None
+def _joined(arrays: Sequence[Array | None]) -> Array | None:
+    there = [array for array in arrays if array is not None]
+    if len(there) < len(arrays):
+        return None
+    return there[0] if len(there) == 1 else np.concatenate(there)
 
 
 def _head_too_large(length: int, limit: int) -> BodyTooLarge:

@@ -131,10 +131,12 @@ def _reader(media_type: str) -> Callable[[Request, Limits], Awaitable[Asked]]:
 
 def _asked(said: dict[str, Any], structures: list[Structure], request: Request) -> Asked:
     """Options from the body or, for bodies that cannot hold any, from the query."""
-    query = request.query_params
-    outputs = said.get("outputs", [name for part in query.getlist("outputs") for name in part.split(",")])
-    timeout_s = said.get("timeout_s", query.get("timeout_s"))
-    return Asked(structures, _outputs(outputs), None if timeout_s is None else _seconds(timeout_s))
+    if request.scope["query_string"]:
+        query = request.query_params
+        names = [name for part in query.getlist("outputs") for name in part.split(",")]
+        said = {"outputs": names, "timeout_s": query.get("timeout_s"), **said}
+    timeout_s = said.get("timeout_s")
+    return Asked(structures, _outputs(said.get("outputs", [])), None if timeout_s is None else _seconds(timeout_s))
 
 
 def _outputs(names: Any) -> frozenset[str]:

@@ -8,10 +8,17 @@ from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
 from service.api import documentation, kserve_http, rest
+from service.api.edge import busy_route
 from service.metrics import exposition
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 _V2_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+
+
+BUSY = (
+    busy_route("/v1/predict/{model}", rest.predict),
+    *(busy_route(f"{path}/infer", kserve_http.infer) for path in _V2_MODEL),
+)
 
 
 class DirectRoute(APIRoute):

@@ -1,7 +1,8 @@
 """The family `potential`: a structure in, energy, forces, stress, their committee spread and a domain verdict out."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import numpy as np
@@ -19,6 +20,8 @@ from service.trust import Domain, DomainJudge
 Tensors = dict[str, NDArray[Any]]
 _VOIGT: Final = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 _NAMED: Final = 10
+_REMEMBERED: Final = 1024
+_REMEMBERED_ATOMS: Final = 300
 _LONG: Final = BRUTE_FORCE_ATOMS + 1
 
 
@@ -30,6 +33,7 @@ class Sample:
         index: its place in the request, for error messages.
         structure: as it was asked.
         graph: its neighbours.
+        references: float64 [n], eV, atomic reference of each atom, and reference_ev, their sum.
         rows: atoms, and
         width: standard number K of neighbour slots per atom; rows * width is what a batch is charged for.
     """
@@ -37,8 +41,29 @@ class Sample:
     index: int
     structure: Structure
     graph: Graph
+    references: NDArray[np.float64]
+    reference_ev: float
     rows: int
     width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What a batch's outputs say of one structure: views of them, M committee members.
+
+    Attributes:
+        members: eV, each member's energy without references.
+        forces: float32 [n, 3], eV/angstrom.
+        virial: float32 [3, 3], eV.
+        atomic: float32 [M, n], eV, without references.
+        member_forces: float32 [M, n, 3], eV/angstrom, or None.
+    """
+
+    members: list[float]
+    forces: NDArray[np.float32]
+    virial: NDArray[np.float32]
+    atomic: NDArray[np.float32]
+    member_forces: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,22 +73,39 @@ class Prediction:
     Attributes:
         energy: eV, committee mean with the atomic references.
         energy_std: eV, sample standard deviation over the committee (ddof = 1); None for a single member.
-        forces: float32 [n, 3], eV/angstrom.
-        virial: float64 [3, 3], eV.
         stress: float64 [6], eV/angstrom^3, xx yy zz yz xz xy, tensile positive; None unless periodic in 3 directions.
-        atomic_energies: float64 [n], eV, with the references: they add up to the energy.
-        forces_std: float32 [n, 3], eV/angstrom; None unless the graph gives the forces of each member.
         domain: whether the model was trained for this.
+        part, sample: what it was made of.
     """
 
     energy: float
     energy_std: float | None
-    forces: NDArray[np.float32]
-    virial: NDArray[np.float64]
     stress: NDArray[np.float64] | None
-    atomic_energies: NDArray[np.float64]
-    forces_std: NDArray[np.float32] | None
     domain: Domain
+    part: Part
+    sample: Sample
+
+    @property
+    def forces(self) -> NDArray[np.float32]:
+        """[n, 3], eV/angstrom."""
+        return self.part.forces
+
+    @property
+    def virial(self) -> NDArray[np.float32]:
+        """[3, 3], eV."""
+        return self.part.virial
+
+    @property
+    def atomic_energies(self) -> NDArray[np.float64]:
+        """[n], eV, with the references: they add up to the energy."""
+        mean: NDArray[np.float64] = self.part.atomic.mean(axis=0, dtype=np.float64)
+        return mean + self.sample.references
+
+    @property
+    def forces_std(self) -> NDArray[np.float32] | None:
+        """[n, 3], eV/angstrom, sample standard deviation; None unless the graph gives the forces of each member."""
+        members = self.part.member_forces
+        return None if members is None else members.std(axis=0, ddof=1, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,23 +113,22 @@ class Potential:
     """The pure functions of the family, for one model.
 
     Attributes:
-        known: bool [119], by atomic number: whether the model knows the element.
-        reference_ev: float64 [119], by atomic number, eV.
+        reference_ev: float64 [119], eV, by atomic number; NaN for elements that the model does not know.
+        remembered: references of small structures by their atomic numbers.
     """
 
     card: ModelCard
     judge: DomainJudge
-    known: NDArray[np.bool_]
     reference_ev: NDArray[np.float64]
+    remembered: dict[bytes, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, card: ModelCard) -> Self:
         """The family for a model's card."""
-        known, reference = np.zeros(len(SYMBOLS), bool), np.zeros(len(SYMBOLS))
-        known[[NUMBERS[element] for element in card.domain.elements]] = True
-        for element, energy in card.atomic_reference_ev.items():
-            reference[NUMBERS[element]] = energy
-        return cls(card, DomainJudge.of(card), known, reference)
+        reference = np.full(len(SYMBOLS), np.nan)
+        for element in card.domain.elements:
+            reference[NUMBERS[element]] = card.atomic_reference_ev.get(element, 0.0)
+        return cls(card, DomainJudge.of(card), reference)
 
     def encode(self, structure: Structure, index: int = 0) -> Sample:
         """Find a structure's neighbours.
@@ -97,58 +138,58 @@ class Potential:
             TooLarge: more neighbour slots than the model takes.
             CoincidentAtoms: naming the pair.
         """
-        known = self.known[structure.numbers]
-        if not known.all():
-            raise self._unsupported(structure, np.flatnonzero(~known), index)
+        references, reference_ev = self._references(structure.numbers)
+        if math.isnan(reference_ev):
+            raise self._unsupported(structure, np.flatnonzero(np.isnan(references)), index)
         graph = build_graph(structure, self.card.domain.cutoff_angstrom, self.card.max_slots, index)
-        width = bucket(graph.degree)
-        if graph.n_atoms * width > self.card.max_slots:
-            raise self._too_large(graph.n_atoms * width, index)
-        return Sample(index, structure, graph, graph.n_atoms, width)
+        rows, width = graph.n_atoms, bucket(graph.degree)
+        if rows * width > self.card.max_slots:
+            raise self._too_large(rows * width, index)
+        return Sample(index, structure, graph, references, reference_ev, rows, width)
+
+    def _references(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+        """Reference of each atom and their sum, remembered: a trajectory asks for the same atoms again and again."""
+        if len(numbers) > _REMEMBERED_ATOMS:
+            references = self.reference_ev[numbers]
+            return references, float(references.sum())
+        key = numbers.tobytes()
+        if key not in self.remembered:
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.clear()
+            references = self.reference_ev[numbers]
+            self.remembered[key] = references, float(references.sum())
+        return self.remembered[key]
 
     def collate(self, samples: Sequence[Sample]) -> Tensors:
         """The tensors of a batch, see contract/signatures.py."""
         return collate_graphs([sample.graph for sample in samples])
 
-    def split(self, outputs: Mapping[str, NDArray[Any]], samples: Sequence[Sample]) -> list[Tensors]:
-        """The outputs of a batch by position: per-structure tensors lose B, per-atom ones keep their rows.
+    def split(self, outputs: Mapping[str, NDArray[Any]], samples: Sequence[Sample]) -> list[Part]:
+        """The outputs of a batch by structure, by position.
 
         Raises:
             ValueError: the outputs are not those of these samples.
+            NonFiniteAnswer: the model gave NaN or infinity, naming the first structure for which it did.
         """
-        ends = np.cumsum([sample.rows for sample in samples]).tolist()
-        sizes = {"energy": outputs["energy"].shape[1], "virial": len(outputs["virial"])}
-        rows = {"forces": len(outputs["forces"]), "atomic_energy": outputs["atomic_energy"].shape[1]}
-        if set(sizes.values()) != {len(samples)} or set(rows.values()) != {ends[-1]}:
-            raise ValueError(f"a batch of {len(samples)} structures and {ends[-1]} atoms came back as {sizes}, {rows}")
-        return [
-            _part(outputs, place, slice(end - sample.rows, end))
-            for place, (sample, end) in enumerate(zip(samples, ends, strict=True))
-        ]
+        energy, forces, virial = outputs["energy"], outputs["forces"], outputs["virial"]
+        atomic, member_forces = outputs["atomic_energy"], outputs.get("member_forces")
+        structures, atoms = len(samples), sum(sample.rows for sample in samples)
+        if (energy.shape[1], len(virial), len(forces), atomic.shape[1]) != (structures, structures, atoms, atoms):
+            raise ValueError(f"{structures} structures of {atoms} atoms came back as {energy.shape}, {forces.shape}")
+        members, parts, end = energy.T.tolist(), [], 0
+        for place, sample in enumerate(samples):
+            start, end = end, end + sample.rows
+            per_member = None if member_forces is None else member_forces[:, start:end]
+            parts.append(Part(members[place], forces[start:end], virial[place], atomic[:, start:end], per_member))
+        if not math.isfinite(float(forces.sum()) + float(virial.sum()) + sum(map(sum, members))):
+            _refuse_non_finite(parts, samples, self.card.name)
+        return parts
 
-    def decode(self, part: Mapping[str, NDArray[Any]], sample: Sample) -> Prediction:
-        """One structure's outputs as its prediction, with references, spread, stress and verdict.
-
-        Raises:
-            NonFiniteAnswer: the model gave NaN or infinity for this structure.
-        """
-        members, forces = part["energy"].astype(np.float64), part["forces"]
-        virial = part["virial"].astype(np.float64)
-        if not (np.isfinite(members).all() and np.isfinite(forces).all() and np.isfinite(virial).all()):
-            raise _non_finite(sample.index, self.card.name)
-        references = self.reference_ev[sample.structure.numbers]
-        std = float(members.std(ddof=1)) if len(members) > 1 else None
-        member_forces = part.get("member_forces")
-        return Prediction(
-            energy=float(members.mean() + references.sum()),
-            energy_std=std,
-            forces=forces,
-            virial=virial,
-            stress=_stress(virial, sample.structure),
-            atomic_energies=part["atomic_energy"].mean(axis=0, dtype=np.float64) + references,
-            forces_std=None if member_forces is None else member_forces.std(axis=0, ddof=1, dtype=np.float32),
-            domain=self.judge.judge(sample.structure, sample.graph, std),
-        )
+    def decode(self, part: Part, sample: Sample) -> Prediction:
+        """One structure's outputs as its prediction, with references, spread, stress and verdict."""
+        mean, std = _mean_and_std(part.members)
+        domain = self.judge.judge(sample.structure, sample.graph, std)
+        return Prediction(mean + sample.reference_ev, std, _stress(part.virial, sample.structure), domain, part, sample)
 
     def warm_batches(self) -> Iterator[Tensors]:
         """Batches that touch every piece of compiled code and every usual K; run them before the first request."""
@@ -188,20 +229,24 @@ class Potential:
         )
 
 
-def _part(outputs: Mapping[str, NDArray[Any]], place: int, atoms: slice) -> Tensors:
-    part = {
-        "energy": outputs["energy"][:, place],
-        "virial": outputs["virial"][place],
-        "forces": outputs["forces"][atoms],
-        "atomic_energy": outputs["atomic_energy"][:, atoms],
-    }
-    if "member_forces" in outputs:
-        part["member_forces"] = outputs["member_forces"][:, atoms]
-    return part
+def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (ddof = 1) of a few numbers; no deviation of a single one."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def _stress(virial: NDArray[np.float64], structure: Structure) -> NDArray[np.float64] | None:
-    return virial[_VOIGT] / structure.volume if structure.fully_periodic else None
+def _stress(virial: NDArray[np.float32], structure: Structure) -> NDArray[np.float64] | None:
+    if structure.cell is None or not structure.fully_periodic:
+        return None
+    return virial.astype(np.float64)[_VOIGT] / structure.volume
+
+
+def _refuse_non_finite(parts: Sequence[Part], samples: Sequence[Sample], model: str) -> None:
+    for part, sample in zip(parts, samples, strict=True):
+        if not all(np.isfinite(values).all() for values in (part.members, part.forces, part.virial)):
+            raise _non_finite(sample.index, model)
 
 
 def _non_finite(index: int, model: str) -> NonFiniteAnswer:
