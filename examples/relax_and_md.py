@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import units
 from ase.io import read
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from understudy import UnderstudyCalculator
@@ -30,7 +30,7 @@ def main(model: str) -> None:
     print(f"relaxed   energy {energy:.4f} eV, committee std {spread:.4f} eV")
     print(f"          largest force {np.abs(atoms.get_forces()).max():.4f} eV/angstrom")
 
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE_K, rng=np.random.default_rng(0))
+    thermalize_momenta(atoms, temperature_K=TEMPERATURE_K, rng=np.random.default_rng(0))
     Stationary(atoms)
     dynamics = VelocityVerlet(atoms, timestep=TIME_STEP_FS * units.fs)
     energies = []

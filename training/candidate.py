@@ -36,7 +36,7 @@ class HeldOut:
 
     def answer(self, references: dict[str, float]) -> NDArray[np.float64]:
         """Mean energy with atomic references (eV per element), eV [n]."""
-        return self.predicted.mean(axis=0) + reference_energies(self.structures, references)
+        return np.asarray(self.predicted.mean(axis=0) + reference_energies(self.structures, references))
 
     def error(self, references: dict[str, float]) -> NDArray[np.float64]:
         """Error of the mean energy, eV [n]."""

@@ -7,13 +7,18 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
+from contract.repository import ModelRepository
 from training.checkpoint import load_run
+from training.errors import NotReady
 from training.evaluation import load_predictions
 from training.fit import FitConfig
+from training.gate.errors import OutdatedVersion
 from training.networks.hipnn import HipNNConfig
 from training.objectives.forces import EnergyForceObjective
+from training.pipelines.admission import candidate_of
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
+from training.publish import publish
 
 ATOMS_PER_FRAME = 3
 FIT = {"learning_rate": 5e-3, "batch_size": 8, "max_batch_size": 16, "averaging": 0.9, "seed": 3}
@@ -131,3 +136,51 @@ def test_a_student_is_distilled_from_the_committees_mean_forces(trained: Path) -
     assert np.abs(test.error).mean() < np.abs(test.target - test.target.mean()).mean()
     first, second = test.energy
     assert not np.allclose(first, second)
+
+
+@pytest.fixture(scope="module")
+def repository(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelRepository:
+    models = ModelRepository(tmp_path_factory.mktemp("models"))
+    publish(candidate_of(trained), models)
+    return models
+
+
+def test_a_run_that_passes_the_gate_is_served_with_a_complete_card(repository: ModelRepository) -> None:
+    stored = repository.load("morse-committee")
+    card = stored.card
+    assert all(check.passed for check in card.checks)
+    assert len(card.checks) > 20
+    assert card.domain.formulas == ["H2O"]
+    assert card.committee.energy_calibration is not None
+    assert [c.nominal for c in card.committee.coverage] == [0.68, 0.95]
+    assert card.compared_with[0].name == "mean predictor"
+    assert {p.name for p in stored.folder.iterdir()} == {
+        *("model.onnx", "model_members.onnx", "model.pt", "reference.npz"),
+    }
+    people = (stored.folder.parent / "MODEL_CARD.md").read_text()
+    for plot in ("parity.svg", "calibration.svg", "batching.svg"):
+        assert plot in people
+        assert (stored.folder.parent / plot).exists()
+
+
+def test_the_embedded_engine_reproduces_the_reference_answers(repository: ModelRepository) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    stored = repository.load("morse-committee")
+    with np.load(stored.file("reference.npz")) as arrays:
+        inputs = {k.removeprefix("in/"): v for k, v in arrays.items() if k.startswith("in/")}
+        expected = {k.removeprefix("out/"): v for k, v in arrays.items() if k.startswith("out/")}
+    session = onnxruntime.InferenceSession(stored.file("model.onnx"), providers=["CPUExecutionProvider"])
+    for name, value in zip(expected, session.run(list(expected), inputs), strict=True):
+        assert np.allclose(value, expected[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_publishing_again_makes_the_next_version_and_an_old_number_is_refused(
+    repository: ModelRepository, trained: Path
+) -> None:
+    with pytest.raises(OutdatedVersion, match="version 1"):
+        publish(candidate_of(trained), repository, version="1")
+
+
+def test_a_run_that_is_not_finished_cannot_be_published(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="understudy train"):
+        candidate_of(tmp_path)

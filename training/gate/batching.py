@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnxruntime
+from numpy.typing import NDArray
 
 from contract.card import BatchingCurve, BatchPoint
 from contract.graphs import build_graph, collate
@@ -29,7 +30,7 @@ def batching_curve(graph_file: Path, structures: Sequence[Structure], cutoff: fl
         cutoff: angstrom.
     """
     session = onnxruntime.InferenceSession(graph_file, _options(), providers=["CPUExecutionProvider"])
-    points = []
+    points: list[BatchPoint] = []
     for size in BATCHES:
         batch = collate([build_graph(s, cutoff) for s in islice(cycle(structures), size)])
         slots = batch["neighbours"].size
@@ -42,7 +43,7 @@ def batching_curve(graph_file: Path, structures: Sequence[Structure], cutoff: fl
     return BatchingCurve(device="cpu", engine=engine, threads=1, points=points, best_slots=best)
 
 
-def _milliseconds(session: onnxruntime.InferenceSession, batch: dict[str, object]) -> float:
+def _milliseconds(session: onnxruntime.InferenceSession, batch: dict[str, NDArray[Any]]) -> float:
     """Least wall time of some calls: what the machine can do when nothing else disturbs it."""
     times = []
     for _ in range(ROUNDS):

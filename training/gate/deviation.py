@@ -28,7 +28,8 @@ def deviations(got: Arrays, expected: Arrays, structure: NDArray[np.int64]) -> d
     """Largest deviation of each tensor in `expected` over the structures of a batch; infinite where not a number.
 
     Args:
-        got, expected: output tensors of the `potential` signature.
+        got: output tensors of the `potential` signature.
+        expected: likewise; what it does not hold is not compared.
         structure: int64 [N], which structure an atom belongs to.
     """
     return {name: _deviation(name, got.get(name), value, structure) for name, value in expected.items()}
@@ -68,7 +69,7 @@ def count(name: str, faults: Iterable[str], unit: str) -> Check:
 
 
 def _same(a: NDArray[np.generic], b: NDArray[np.generic]) -> NDArray[np.bool_]:
-    return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))  # type: ignore[call-overload]
+    return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
 def _deviation(
@@ -77,18 +78,18 @@ def _deviation(
     if got is None or got.shape != expected.shape:
         return np.inf
     scale = _SCALES[name](np.abs(expected.astype(np.float64)), structure)
-    largest = float((np.abs(got.astype(np.float64) - expected) / scale).max())
+    largest = float((np.abs(got.astype(np.float64) - expected.astype(np.float64)) / scale).max())
     return largest if np.isfinite(largest) else np.inf
 
 
 def _per_atom(size: NDArray[np.float64], structure: NDArray[np.int64]) -> NDArray[np.float64]:
     """Energies [M, B]: the energy itself."""
-    return np.maximum(size, _EV_PER_ATOM * np.bincount(structure))
+    return np.asarray(np.maximum(size, _EV_PER_ATOM * np.bincount(structure)))
 
 
 def _virial(size: NDArray[np.float64], structure: NDArray[np.int64]) -> NDArray[np.float64]:
     """[B, 3, 3]: the largest component of the structure."""
-    return np.maximum(size.max(axis=(1, 2)), _EV_PER_ATOM * np.bincount(structure))[:, None, None]
+    return np.asarray(np.maximum(size.max(axis=(1, 2)), _EV_PER_ATOM * np.bincount(structure))[:, None, None])
 
 
 def _largest_atom(size: NDArray[np.float64], structure: NDArray[np.int64]) -> NDArray[np.float64]:

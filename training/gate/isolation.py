@@ -1,9 +1,10 @@
 """What a structure gets never depends on who shares its batch."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.card import Check
 from contract.structures import Structure
@@ -84,13 +85,14 @@ def _part(outputs: Arrays, inputs: Arrays, b: int) -> Arrays:
     return {name: _share(name, value, atoms, b) for name, value in outputs.items()}
 
 
-def _share(name: str, value: np.ndarray, atoms: np.ndarray, b: int) -> np.ndarray:
+def _share(name: str, value: NDArray[Any], atoms: NDArray[np.bool_], b: int) -> NDArray[Any]:
     match name:
         case "energy":
-            return value[:, b : b + 1]
+            part = value[:, b : b + 1]
         case "virial":
-            return value[b : b + 1]
+            part = value[b : b + 1]
         case "forces":
-            return value[atoms]
+            part = value[atoms]
         case _:
-            return value[:, atoms]
+            part = value[:, atoms]
+    return part

@@ -1,5 +1,6 @@
 """The graph means what the card says: its cutoff, its elements, its members, its energies on labelled data."""
 
+from collections.abc import Sequence
 from itertools import combinations, combinations_with_replacement
 from typing import Final
 
@@ -12,7 +13,7 @@ from contract.graphs import build_graph, collate
 from contract.structures import Structure, checked_structure
 from training.candidate import HeldOut, reference_energies
 from training.gate.deviation import PARITY, count, deviations
-from training.gate.samples import lone_atoms, spread
+from training.gate.samples import lone_atoms
 from training.gate.submission import Submission
 
 FEWEST_LABELS: Final = 10
@@ -146,7 +147,7 @@ def _labelled(submission: Submission) -> HeldOut:
     return HeldOut([test.structures[i] for i in chosen], test.energy[chosen], test.predicted[:, chosen])
 
 
-def _energies(submission: Submission, structures: list[Structure]) -> NDArray[np.float64]:
+def _energies(submission: Submission, structures: Sequence[Structure]) -> NDArray[np.float64]:
     """Served energies without references, eV [M, n]."""
     batches = [structures[i : i + BATCH] for i in range(0, len(structures), BATCH)]
     return np.concatenate([submission.everyday(submission.inputs(batch))["energy"] for batch in batches], axis=1)
