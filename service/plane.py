@@ -1,7 +1,7 @@
 """The one way in: every protocol decodes into structures and options, calls `Plane.predict`, and encodes an answer."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -23,11 +23,13 @@ class Options:
         version: of the model; None for the one that is served.
         forces_std: also the spread of each force component, which takes the forces of each committee member.
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
+        caller: who asks, such as the address of a connection.
     """
 
     version: str | None = None
     forces_std: bool = False
     timeout_s: float | None = None
+    caller: Hashable = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +59,7 @@ class Plane:
         lane = model.lane(options.forces_std)
         samples = await self._encode(model, structures)
         timeout_s = min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
-        return Answer(model, await lane.submit(samples, timeout_s))
+        return Answer(model, await lane.submit(samples, timeout_s, options.caller))
 
     async def _encode(self, model: Model, structures: Sequence[Structure]) -> list[Sample]:
         """Neighbour lists: a few atoms here and now, many on another thread so that nobody else waits."""

@@ -1,5 +1,6 @@
 """The outermost layer: a request id for everyone, known hosts only, and every error as one shape of answer."""
 
+import itertools
 import re
 import secrets
 from collections import Counter
@@ -21,6 +22,8 @@ from service.errors import InvalidHost, ServiceError
 _HOST: Final = re.compile(rb"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?$")
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
 _REFUSALS: Final = (InvalidInput, FramingError, HTTPException)
+_PROCESS: Final = secrets.token_hex(6)
+_numbers: Final = itertools.count(1)
 _log: Final = structlog.get_logger("edge")
 
 
@@ -115,7 +118,7 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 def _request_id(scope: Scope) -> str:
     given = _header(scope, b"x-request-id")
-    return given.decode() if _REQUEST_ID.match(given) else secrets.token_hex(8)
+    return given.decode() if _REQUEST_ID.match(given) else f"{_PROCESS}-{next(_numbers):x}"
 
 
 def _route(scope: Scope) -> str:

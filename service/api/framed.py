@@ -21,6 +21,8 @@ from service.settings import Limits
 T = TypeVar("T")
 
 INLINE_BYTES: Final = 65_536
+_REMEMBERED: Final = 512
+_REMEMBERED_BYTES: Final = 1024
 _LENGTH: Final = HEADER_LENGTH.lower()
 
 
@@ -30,6 +32,28 @@ class FramedRequest:
 
     head: Head
     structures: list[Structure]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A tensor's place in a body."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """A head that was read once, and where it says the tensors lie."""
+
+    head: Head
+    tensors: tuple[_View, ...]
+    size: int
+
+
+_layouts: dict[bytes, _Layout] = {}
 
 
 async def read_framed(request: Request, limits: Limits) -> FramedRequest:
@@ -46,10 +70,37 @@ async def read_framed(request: Request, limits: Limits) -> FramedRequest:
     body = await read_body(request, limits.json_bytes if length is None else limits.binary_bytes, limits)
 
     def parse() -> FramedRequest:
-        head, tensors = decode(body, length, loads=orjson.loads)
+        head, tensors = _decoded(body, length)
         return FramedRequest(head, structures_from_tensors(tensors, limits))
 
     return await apart_if_large(len(body), parse)
+
+
+def _decoded(body: bytes | bytearray, length: int | None) -> tuple[Head, dict[str, Array]]:
+    """As `framing.decode`; a head that has been read before need not be read again: a trajectory repeats its head."""
+    if length is None or length > _REMEMBERED_BYTES:
+        return decode(body, length, loads=orjson.loads)
+    key = bytes(body[:length])
+    layout = _layouts.get(key)
+    if layout is not None and len(body) == layout.size:
+        return layout.head, {t.name: np.ndarray(t.shape, t.dtype, body, t.start) for t in layout.tensors}
+    head, tensors = decode(body, length, loads=orjson.loads)
+    if (layout := _layout(head, tensors, length, len(body))) is not None:
+        if len(_layouts) >= _REMEMBERED:
+            _layouts.clear()
+        _layouts[key] = layout
+    return head, tensors
+
+
+def _layout(head: Head, tensors: Mapping[str, Array], start: int, size: int) -> _Layout | None:
+    """Where a body's tensors lie; None unless all are binary and any value of theirs is legal."""
+    if any("data" in entry for entry in head["inputs"]) or any(a.dtype.kind == "b" for a in tensors.values()):
+        return None
+    views = []
+    for name, array in tensors.items():
+        views.append(_View(name, array.shape, array.dtype, start))
+        start += array.nbytes
+    return _Layout(head, tuple(views), size)
 
 
 async def apart_if_large(size: int, parse: Callable[[], T]) -> T:

@@ -139,7 +139,7 @@ async def infer(request: Request) -> Response:
     wanted = {tensor.name for tensor in asked.outputs}
     if "outputs" in framed.head and "stress" in wanted:
         _refuse_stress(framed.structures)
-    options = Options(model.card.version, "forces_std" in wanted, asked.timeout_s)
+    options = Options(model.card.version, "forces_std" in wanted, asked.timeout_s, request.scope.get("client"))
     answer = await unless_caller_leaves(request, plane.predict(model.card.name, framed.structures, options))
     return _response(answer, asked)
 

@@ -1,19 +1,23 @@
 """Bodies to structures: JSON by orjson and NumPy, and tensors of the KServe framing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from understudy.framing import Array
 
 from contract.errors import BadShape, BadType
-from contract.structures import Structure, checked_structure
+from contract.structures import MAX_COORDINATE_ANGSTROM, Structure, checked_structure
 from service.errors import MalformedJson, MissingField, TooMany, UnknownField
 from service.settings import Limits
 
 FIELDS: Final = ("numbers", "positions", "cell", "pbc")
 TENSORS: Final = ("numbers", "positions", "natoms", "cell", "pbc")
+_SMALL: Final = 300
+_NOT_PERIODIC: Final = np.zeros(3, bool)
 
 
 def json_object(body: bytes | bytearray | memoryview, allowed: Sequence[str]) -> dict[str, Any]:
@@ -113,9 +117,25 @@ def structures_from_tensors(tensors: Mapping[str, Array], limits: Limits) -> lis
     structures, start = [], 0
     for index, count in enumerate(natoms):
         end = start + count
-        structures.append(checked_structure(numbers[start:end], positions[start:end], cells[index], pbc[index], index))
+        structures.append(_structure(numbers[start:end], positions[start:end], cells[index], pbc[index], index))
         start = end
     return structures
+
+
+def _structure(numbers: Array, positions: Array, cell: Array | None, pbc: Array | None, index: int) -> Structure:
+    """As `checked_structure`, faster for a small molecule whose atomic numbers have been seen before."""
+    periodic = pbc is not None and pbc.any()
+    if not periodic and numbers.dtype == np.int64 and len(numbers) <= _SMALL and positions.dtype == np.float64:
+        size = np.abs(positions).max(initial=0.0)
+        if size <= MAX_COORDINATE_ANGSTROM and len(numbers):  # not so if any is NaN
+            return Structure(_checked_numbers(numbers.tobytes(), index), positions, None, _NOT_PERIODIC)
+    return checked_structure(numbers, positions, cell, pbc, index)
+
+
+@lru_cache(1024)
+def _checked_numbers(numbers: bytes, index: int) -> NDArray[np.int64]:
+    known = np.frombuffer(numbers, np.int64)
+    return checked_structure(known, np.zeros((len(known), 3)), index=index).numbers
 
 
 def _natoms(value: Array | None, numbers: Array, limits: Limits) -> list[int]:

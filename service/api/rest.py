@@ -42,7 +42,9 @@ async def predict(request: Request) -> Response:
     plane: Plane = request.app.state.plane
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     asked = await _reader(media_type)(request, plane.limits)
-    options = Options(forces_std="forces_std" in asked.outputs, timeout_s=asked.timeout_s)
+    options = Options(
+        forces_std="forces_std" in asked.outputs, timeout_s=asked.timeout_s, caller=request.scope.get("client")
+    )
     work = plane.predict(request.path_params["model"], asked.structures, options)
     answer = await unless_caller_leaves(request, work)
     if _wants_binary(request.headers.get("accept", "*/*"), media_type):

@@ -181,7 +181,7 @@ class Potential:
             start, end = end, end + sample.rows
             per_member = None if member_forces is None else member_forces[:, start:end]
             parts.append(Part(members[place], forces[start:end], virial[place], atomic[:, start:end], per_member))
-        if not math.isfinite(float(forces.sum()) + float(virial.sum()) + sum(map(sum, members))):
+        if not math.isfinite(np.vdot(forces, forces) + np.vdot(virial, virial) + sum(map(sum, members))):
             _refuse_non_finite(parts, samples, self.card.name)
         return parts
 
