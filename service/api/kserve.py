@@ -1,0 +1,217 @@
+"""The Open Inference Protocol (KServe v2) as the domain speaks it: tensors, outputs and descriptions, on every wire.
+
+The tensors are the domain's: structures in, the gateway builds neighbour lists. So an unmodified tritonclient asks for
+energies and forces without knowing what a graph is. Source: https://github.com/kserve/open-inference-protocol.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from understudy.errors import FramingError
+from understudy.framing import Array, Head
+
+from contract.structures import Structure
+from service.api.framed import tensors_of
+from service.errors import UnknownOutput
+from service.models import MEMBERS, Model
+from service.plane import Answer
+
+NAME: Final = "understudy"
+PLATFORM: Final = "understudy_potential"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of the domain's signature; -1 is a free size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+    source: str = ""
+
+    def metadata(self) -> dict[str, Any]:
+        """As a model's metadata describe it."""
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
+
+    def config(self) -> dict[str, Any]:
+        """As Triton's model configuration describes it."""
+        kind = {"name": self.name, "data_type": f"TYPE_{self.datatype}", "dims": self.shape}
+        return {**kind, "optional": True} if self.optional else kind
+
+
+INPUTS: Final = (
+    Tensor("numbers", "INT64", (-1,)),
+    Tensor("positions", "FP64", (-1, 3)),
+    Tensor("natoms", "INT64", (-1,), optional=True),
+    Tensor("cell", "FP64", (-1, 3, 3), optional=True),
+    Tensor("pbc", "BOOL", (-1, 3), optional=True),
+)
+_OUTPUTS: Final = (
+    Tensor("energy", "FP64", (-1,)),
+    Tensor("forces", "FP32", (-1, 3)),
+    Tensor("virial", "FP64", (-1, 3, 3)),
+    Tensor("in_domain", "BOOL", (-1,)),
+    Tensor("atomic_energy", "FP64", (-1,), source="atomic_energies"),
+)
+_COMMITTEE_OUTPUTS: Final = (Tensor("energy_std", "FP64", (-1,)),)
+_MEMBER_OUTPUTS: Final = (Tensor("forces_std", "FP32", (-1, 3)),)
+_PERIODIC_OUTPUTS: Final = (Tensor("stress", "FP64", (-1, 6)),)
+_ON_REQUEST: Final = {"forces_std"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The rest of an infer request, beside its structures.
+
+    Attributes:
+        named: the caller listed the outputs, so that one which these structures do not have is an error.
+    """
+
+    id: str | None
+    outputs: tuple[Tensor, ...]
+    as_json: frozenset[str]
+    timeout_s: float | None
+    named: bool
+
+    def wants(self, name: str) -> bool:
+        """Whether an output belongs to the answer."""
+        return any(tensor.name == name for tensor in self.outputs)
+
+
+def outputs_of(model: Model) -> tuple[Tensor, ...]:
+    """The outputs that a model has."""
+    committee = _COMMITTEE_OUTPUTS if model.card.committee.members > 1 else ()
+    members = _MEMBER_OUTPUTS if MEMBERS in model.lanes else ()
+    return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS)
+
+
+def metadata_of(model: Model) -> dict[str, Any]:
+    """A model's versions and tensors."""
+    return {
+        "name": model.card.name,
+        "versions": [model.card.version],
+        "platform": PLATFORM,
+        "inputs": [tensor.metadata() for tensor in INPUTS],
+        "outputs": [tensor.metadata() for tensor in outputs_of(model)],
+    }
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """A model as Triton's configuration describes one; load testers ask for it."""
+    return {
+        "name": model.card.name,
+        "platform": PLATFORM,
+        "backend": NAME,
+        "version_policy": {"specific": {"versions": [int(model.card.version)]}},
+        "max_batch_size": 0,
+        "input": [tensor.config() for tensor in INPUTS],
+        "output": [tensor.config() for tensor in outputs_of(model)],
+    }
+
+
+def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
+    """Id, outputs and parameters of a request, from the JSON head or what is equal to it.
+
+    Raises:
+        UnknownOutput: naming the outputs that there are.
+        FramingError: something is not of the kind that the protocol says.
+    """
+    parameters = _object(head.get("parameters", {}), "parameters")
+    entries = head.get("outputs")
+    binary = _flag(parameters.get("binary_data_output", False), "binary_data_output")
+    there = {tensor.name: tensor for tensor in outputs_of(model)}
+    if entries is None:
+        tensors = tuple(tensor for tensor in there.values() if tensor.name not in _ON_REQUEST)
+        as_json = frozenset() if binary else frozenset(there)
+    else:
+        choices = [_output(entry, there, binary) for entry in _list(entries, "outputs")]
+        tensors = tuple(tensor for tensor, _ in choices)
+        as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
+    timeout_s = _timeout_s(parameters.get("timeout"))
+    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, named=entries is not None)
+
+
+def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
+    """Refuse an output by name that these structures do not have: stress without a volume.
+
+    Raises:
+        UnknownOutput: naming the structure.
+    """
+    if not (asked.named and asked.wants("stress")):
+        return
+    for index, structure in enumerate(structures):
+        if not structure.fully_periodic:
+            raise UnknownOutput(
+                f"structures[{index}] has no stress: it is not periodic in three directions.",
+                hint="Ask for stress only where every structure of the request has a volume.",
+                field="outputs",
+                index=index,
+            )
+
+
+def answered_tensors(answer: Answer, asked: Asked) -> dict[str, Array]:
+    """The tensors that were asked for and that the structures have, in the order asked."""
+    make = tensors_of(answer.predictions)
+    made = {tensor.name: make[tensor.source or tensor.name]() for tensor in asked.outputs}
+    return {name: array for name, array in made.items() if array is not None}
+
+
+def answered_parameters(answer: Answer) -> dict[str, str]:
+    """What an answer says beside its tensors: whose weights, and why structures are out of the domain."""
+    reasons = [
+        f"structures[{index}]: {reason}"
+        for index, prediction in enumerate(answer.predictions)
+        for reason in prediction.domain.reasons
+    ]
+    return {"us_digest": answer.model.stored.digest, "us_domain_reasons": "\n".join(reasons)}
+
+
+def _output(entry: Any, there: Mapping[str, Tensor], binary: bool) -> tuple[Tensor, bool]:
+    name = _object(entry, "outputs[]").get("name")
+    if not isinstance(name, str) or name not in there:
+        raise UnknownOutput(
+            f"There is no output '{str(name)[:60]}'.",
+            hint=f"Outputs of this model: {', '.join(there)}.",
+            field="outputs",
+            expected=list(there),
+        )
+    parameters = _object(entry.get("parameters", {}), "outputs[].parameters")
+    return there[name], _flag(parameters.get("binary_data", binary), "binary_data")
+
+
+def _id(value: Any, limit: int) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value.encode()) > limit):
+        raise _malformed("id", f"a string of at most {limit} bytes")
+    return value
+
+
+def _timeout_s(microseconds: Any) -> float | None:
+    if microseconds is None:
+        return None
+    if not isinstance(microseconds, int) or isinstance(microseconds, bool) or microseconds < 0:
+        raise _malformed("parameters.timeout", "a whole number of microseconds")
+    return microseconds / 1e6 or None
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _malformed(name, "an object")
+    return value
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise _malformed(name, "a list")
+    return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise _malformed(name, "true or false")
+    return value
+
+
+def _malformed(name: str, expected: str) -> FramingError:
+    return FramingError("malformed_request", f"'{name}' must be {expected}.", expected=expected)
