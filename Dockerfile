@@ -12,7 +12,7 @@ RUN useradd --uid 1000 --create-home understudy
 WORKDIR /srv/understudy
 
 FROM base AS source
-COPY pyproject.toml constraints.txt LICENSE ./
+COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY clients/python clients/python
 COPY contract contract
 COPY service service

@@ -51,7 +51,7 @@ def run(settings: "Settings") -> int:
     )
     server = uvicorn.Server(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn drains first, then raises the signal again
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, SystemExit):  # uvicorn leaves by SystemExit when the start failed
         server.run()
     failure = getattr(app.state, "failure", None)
     if failure is not None:
