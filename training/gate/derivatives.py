@@ -21,7 +21,7 @@ STENCIL: Final = ((-2, 1.0 / 12.0), (-1, -8.0 / 12.0), (1, 8.0 / 12.0), (2, -1.0
 
 # In float64 one short step will do. In float32 a long one errs by curvature and a short one by rounding, and which is
 # better depends on the structure: the best of several counts. What is not the derivative agrees with none of them.
-EXACT_STEPS: Final = ((1e-4, 1e-4),)
+EXACT_STEPS: Final = ((1e-4, 1e-4), (2e-5, 2e-5))
 EXACT_BOUNDS: Final[Mapping[str, float]] = {"forces": 2e-5, "virial": 1e-6}
 SERVED_STEPS: Final = ((2e-2, 5e-3), (5e-3, 2e-3), (1.5e-3, 5e-4), (5e-4, 2e-4))
 SERVED_BOUNDS: Final[Mapping[str, float]] = {"forces": 2e-3, "virial": 2e-3}

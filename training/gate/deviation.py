@@ -14,7 +14,7 @@ from contract.card import Check
 from training.gate.engines import Arrays
 
 PARITY: Final[Mapping[str, float]] = {
-    "energy": 2e-6,
+    "energy": 1e-5,
     "forces": 5e-5,
     "virial": 2e-5,
     "atomic_energy": 5e-6,
