@@ -20,7 +20,8 @@ from service.errors import DeadlineExceeded, EngineFault, QueueFull, ServiceErro
 from service.workers import Workers
 
 PADDING: Final = 1.3
-LOOK_AHEAD: Final = 256
+LOOK_AHEAD: Final = 64
+FULL_ENOUGH: Final = 0.9
 SHORT_S: Final = 1e-3
 ALONE_S: Final = 0.1
 _log: Final = structlog.get_logger("lanes")
@@ -267,7 +268,7 @@ class Lane:
         batch: list[_Item] = []
         passed: list[_Item] = []
         rows = width = cost = 0
-        while self._waiting and len(passed) < LOOK_AHEAD and cost < self.bounds.batch_slots:
+        while self._waiting and len(passed) < LOOK_AHEAD and cost < FULL_ENOUGH * self.bounds.batch_slots:
             item = self._waiting.popleft()
             padded = (rows + item.rows) * max(width, item.width)
             if not item.wanted:

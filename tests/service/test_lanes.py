@@ -376,3 +376,46 @@ def test_every_row_returns_to_its_owner(
         assert lane.workers.most_running <= workers
 
     virtual(scene)
+
+
+async def ask_every(lane: Stage, pause_s: float, callers: Sequence[str], times: int) -> None:
+    for n in range(times):
+        (answer,) = await lane.lane.submit([sample(float(n))], 60.0, callers[n % len(callers)])
+        assert answer == [n**2]
+        await asyncio.sleep(pause_s)
+
+
+def test_the_short_requests_of_a_caller_who_is_alone_run_on_the_spot() -> None:
+    async def scene() -> None:
+        lane = stage(seconds_per_slot=1e-6)
+        await ask_every(lane, 0.03, ["a"], 20)
+        assert 3 <= len(lane.workers.begun_at) <= 5
+        assert max(lane.workers.begun_at) <= 0.25
+        assert lane.lane.counts.batches == 20
+
+    virtual(scene)
+
+
+@pytest.mark.parametrize(
+    ("callers", "seconds_per_slot"),
+    [(["a", "b"], 1e-6), (["a"], 1.0), (["a"], 0.0), ([None], 1e-6)],
+    ids=["two callers", "a long request", "of unknown length", "nobody by name"],
+)
+def test_other_requests_leave_the_event_loop_free(callers: list[Any], seconds_per_slot: float) -> None:
+    async def scene() -> None:
+        lane = stage(seconds_per_slot=seconds_per_slot)
+        await ask_every(lane, 0.03, callers, 20)
+        assert len(lane.workers.begun_at) == 20
+
+    virtual(scene)
+
+
+def test_what_crashes_on_the_spot_fails_as_it_would_on_a_worker() -> None:
+    async def scene() -> None:
+        lane = stage(seconds_per_slot=1e-6)
+        await ask_every(lane, 0.03, ["a"], 10)
+        with pytest.raises(EngineFault, match=r"structures\[1\]"):
+            await lane.lane.submit([sample(1.0), sample(np.nan)], 60.0, "a")
+        await ask_every(lane, 0.03, ["a"], 3)
+
+    virtual(scene)
