@@ -40,6 +40,7 @@ class Asked:
 async def predict(request: Request) -> Response:
     """Energy, forces, stress, committee standard deviation and domain verdict of structures."""
     plane: Plane = request.app.state.plane
+    plane.models.get(request.path_params["model"])  # a wrong name is told before a body is read
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     asked = await _reader(media_type)(request, plane.limits)
     options = Options(

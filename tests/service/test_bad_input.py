@@ -398,6 +398,12 @@ def test_an_unknown_model_names_those_that_are_there(gateway: httpx.Client) -> N
     assert problem_of(rest_json([M])(gateway, "nobody"))["models"] == ["anything", "tiny"]
 
 
+@pytest.mark.parametrize("path", [REST, KSERVE], ids=["REST", "KServe"])
+def test_a_wrong_model_name_is_told_before_a_wrong_body(gateway: httpx.Client, path: str) -> None:
+    response = Call(path, b"{not json")(gateway, "nobody")
+    assert (response.status_code, problem_of(response)["code"]) == (404, "unknown_model")
+
+
 def test_the_spread_of_forces_is_refused_where_a_model_cannot_give_it(gateway: httpx.Client) -> None:
     response = rest_json([M], outputs=["forces_std"])(gateway, "anything")
     assert (response.status_code, problem_of(response)["code"]) == (400, "unknown_output")
