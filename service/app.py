@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -16,6 +16,7 @@ from contract.repository import ModelRepository
 from service.api import documentation
 from service.api.edge import Edge, handle_http_exception
 from service.api.routes import BUSY, add_routes
+from service.doors import Door
 from service.engines import Engine
 from service.lanes import Turns
 from service.metrics import Answers, registry_of
@@ -28,11 +29,16 @@ from service.workers import ThreadWorkers
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a gateway that is ready can say of itself."""
+    """What a gateway that is ready can say of itself.
+
+    Attributes:
+        doors: a line for each port beside HTTP.
+    """
 
     settings: Settings
     engine: Engine
     models: Models
+    doors: Sequence[str] = ()
 
 
 class Gateway(FastAPI):
@@ -50,12 +56,15 @@ class Gateway(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = None) -> Gateway:
+def create_app(
+    settings: Settings, on_ready: Callable[[Started], None] | None = None, doors: Sequence[Door] = ()
+) -> Gateway:
     """The gateway as an ASGI application.
 
     Args:
         settings: see `service.settings`.
         on_ready: called once, when every model is loaded and warm.
+        doors: ports to open beside this application, such as gRPC's; whoever runs the application opens HTTP's.
 
     Raises:
         RepositoryError: on start-up, when a model must not be served.
@@ -70,12 +79,15 @@ def create_app(settings: Settings, on_ready: Callable[[Started], None] | None = 
             engine = open_engine(settings)
             repository = ModelRepository(settings.model_repo)
             models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
-            app.state.plane = Plane(models, settings.limits, encoders)
+            plane = app.state.plane = Plane(models, settings.limits, encoders)
             app.state.metrics = registry_of(answers, lambda: models)
-            app.state.ready = True
-            if on_ready is not None:
-                on_ready(Started(settings, engine, models))
-            yield
+            async with AsyncExitStack() as opened:
+                lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
+                app.state.ready = True
+                if on_ready is not None:
+                    on_ready(Started(settings, engine, models, lines))
+                yield
+                app.state.ready = False
         except (UnderstudyError, ModuleNotFoundError) as error:
             app.state.failure = error
             raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from service.app import Started
@@ -21,12 +22,16 @@ def serve(
         str | None, typer.Option(help="Address to listen on [127.0.0.1]; 0.0.0.0 for every network.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port [8000].")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port [8001].")] = None,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Only HTTP.")] = False,
     model_repo: Annotated[Path | None, typer.Option(help="Folder of models [model_repo].")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [all cores].")] = None,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Print the settings and end.")] = False,
 ) -> None:
-    """Serve the models of a folder over HTTP. Settings come from UNDERSTUDY_* variables; options override them."""
-    settings = _settings(host=host, port=port, model_repo=model_repo, workers=workers)
+    """Serve the models of a folder over HTTP and gRPC. Options override the settings in UNDERSTUDY_* variables."""
+    settings = _settings(host=host, port=port, grpc_port=grpc_port, model_repo=model_repo, workers=workers)
+    if no_grpc:
+        settings = settings.model_copy(update={"grpc_port": None})
     if show_settings:
         typer.echo("\n".join(settings.lines()))
         return
@@ -38,8 +43,9 @@ def run(settings: "Settings") -> int:
     import uvicorn
 
     from service.app import create_app
+    from service.doors import grpc_door
 
-    app = create_app(settings, on_ready=_announce)
+    app = create_app(settings, on_ready=_announce, doors=[grpc_door])
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -55,7 +61,7 @@ def run(settings: "Settings") -> int:
         server.run()
     failure = getattr(app.state, "failure", None)
     if failure is not None:
-        _console.print(f"[bold red]Cannot serve:[/] {failure}", markup=True)
+        _console.print("[bold red]Cannot serve:[/]", escape(str(failure)))
     return 0 if server.started and failure is None else 1
 
 
@@ -73,14 +79,19 @@ def _settings(**options: Any) -> "Settings":
 
 def _announce(started: "Started") -> None:
     """Tell what is served, by what, and where."""
+    import gc
     import logging
 
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look at it again and again
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     engine, settings = started.engine, started.settings
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{settings.address(settings.port)}"
     for model in started.models:
         card = model.card
         members = f"{card.committee.members} members" if card.committee.members > 1 else "1 member"
         _console.print(f"  {card.name} version {card.version}  {members}  {model.stored.digest[:12]}  {card.purpose}")
     _console.print(f"Engine: {engine.name}, {engine.provider}, {engine.concurrency} calls at once of 1 thread each")
-    _console.print(f"Serving at http://{host}:{settings.port}  (documentation: http://{host}:{settings.port}/docs)")
+    for line in started.doors:
+        _console.print(line, markup=False)
+    _console.print(f"Serving at {url}  (documentation: {url}/docs)")

@@ -19,6 +19,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── UnsupportedElement (422)       an element that the model does not know
 ├── QueueFull (429)                ask again later
 ├── CallerLeft (499)               nobody is there to be answered
+├── NotServed (501)                a part of a protocol that is not served here
 ├── NotReady (503)                 starting, or shutting down
 ├── DeadlineExceeded (504)
 └── Fault (500)                    ours
@@ -188,6 +189,14 @@ class CallerLeft(ServiceError):
     code = "caller_left"
     status = 499
     title = "Caller left"
+
+
+class NotServed(ServiceError):
+    """A part of a protocol that is not served here."""
+
+    code = "not_served"
+    status = 501
+    title = "Not served"
 
 
 class NotReady(ServiceError):

@@ -25,6 +25,8 @@ class Limits(BaseModel):
     structures: int = Field(1_000, gt=0, description="structures in one request")
     atoms: int = Field(1_000_000, gt=0, description="atoms in one request")
     id_bytes: int = Field(256, gt=0, description="a KServe request id")
+    stream_idle_s: float = Field(600.0, gt=0, description="a gRPC stream may stay open without a message")
+    calls_per_connection: int = Field(256, gt=0, description="gRPC calls at once on one connection")
     timeout_s: float = Field(60.0, gt=0, description="a request waits and runs no longer than this")
     queued_structures: int = Field(16_384, gt=0, description="structures waiting for one model")
     queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
@@ -44,11 +46,17 @@ class Settings(BaseSettings):
     """Settings of the gateway; nested ones are written `UNDERSTUDY_LIMITS__JSON_BYTES=1000000`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="UNDERSTUDY_", env_nested_delimiter="__", frozen=True, extra="ignore", protected_namespaces=()
+        env_prefix="UNDERSTUDY_",
+        env_nested_delimiter="__",
+        env_parse_none_str="none",
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
     )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every network")
     port: int = Field(8000, ge=0, le=65_535, description="HTTP port")
+    grpc_port: int | None = Field(8001, ge=0, le=65_535, description="gRPC port; none: no gRPC")
     model_repo: Path = Field(Path("model_repo"), description="folder of models")
     engine: Literal["onnxruntime"] = Field("onnxruntime", description="what runs the graphs")
     workers: int = Field(default_factory=available_cores, ge=1, description="engine calls at once, one thread each")
@@ -63,6 +71,10 @@ class Settings(BaseSettings):
             return frozenset(name.lower() for name in self.allowed_hosts if name != "*")
         loopback = {"127.0.0.1", "localhost", "::1"}
         return frozenset(loopback) if self.host in loopback else frozenset()
+
+    def address(self, port: int) -> str:
+        """Host and port as a URL has them."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
     def lines(self) -> list[str]:
         """The settings in effect, one environment variable a line."""

@@ -17,7 +17,7 @@ from understudy.errors import FramingError
 
 from contract.errors import InvalidInput
 from service.api.problems import problem_response
-from service.errors import InvalidHost, ServiceError
+from service.errors import InvalidHost, NotServed, ServiceError
 
 _HOST: Final = re.compile(rb"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?$")
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
@@ -67,7 +67,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = scope["request_id"] = _request_id(scope)
+        request_id = scope["request_id"] = request_id_of(_header(scope, b"x-request-id"))
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -83,7 +83,7 @@ class Edge:
         except Exception as error:
             if status:  # half an answer is sent: only the connection's end can tell
                 raise
-            _log_fault(error, request_id)
+            log_fault(error, request_id)
             await problem_response(error, request_id)(scope, receive, send_marked)
         finally:
             self.counts[scope.get("understudy_route") or _route(scope), scope["method"], status] += 1
@@ -116,8 +116,8 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for key, value in scope["headers"] if key == name), b"")
 
 
-def _request_id(scope: Scope) -> str:
-    given = _header(scope, b"x-request-id")
+def request_id_of(given: bytes) -> str:
+    """The caller's request id if it is harmless, or one of our own."""
     return given.decode() if _REQUEST_ID.match(given) else f"{_PROCESS}-{next(_numbers):x}"
 
 
@@ -125,7 +125,10 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "other"))
 
 
-def _log_fault(error: Exception, request_id: str) -> None:
+def log_fault(error: Exception, request_id: str) -> None:
+    """Log what is ours to mend; a refusal is the caller's business."""
+    if isinstance(error, NotServed):
+        return
     if isinstance(error, ServiceError) and error.status >= 500 and error.code != "internal_error":
         _log.error(error.code, request_id=request_id, detail=error.detail)
     elif not isinstance(error, (*_REFUSALS, ServiceError, ClientDisconnect)):

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -20,35 +21,46 @@ _STANDARD: Final = {"type", "title", "status", "code", "detail", "hint", "error"
 
 
 def problem_response(error: Exception, request_id: str) -> Response:
-    """The answer to a request that failed; anything but our own errors becomes a 500 that says nothing of its cause."""
+    """The answer to a request that failed."""
+    problem, headers = problem_of(error, request_id)
+    return Response(dump_problem(problem), problem["status"], headers, MEDIA_TYPE)
+
+
+def problem_of(error: Exception, request_id: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The problem document and the headers of a refusal, on whatever wire.
+
+    Anything but our own errors becomes a 500 that says nothing of its cause.
+    """
     if isinstance(error, FramingError):
         hint = error.hint or _FRAMING_HINT
-        return _response(400, error.code, "Malformed body", error.detail, hint, error.facts, request_id)
+        return _problem(400, error.code, "Malformed body", error.detail, hint, error.facts, request_id), {}
     if isinstance(error, HTTPException):
-        return _http_response(error, request_id)
+        return _router_problem(error, request_id), error.headers or {}
     if isinstance(error, ClientDisconnect):
         error = CallerLeft("The caller closed the connection.", hint="Nobody reads this.")
     if not isinstance(error, InvalidInput | ServiceError):
         error = Fault("Something went wrong here.", hint=f"Report it with the request id {request_id}.")
-    response = _response(error.status, error.code, error.title, error.detail, error.hint, error.facts, request_id)
-    response.headers.update(error.headers if isinstance(error, ServiceError) else {})
-    return response
+    problem = _problem(error.status, error.code, error.title, error.detail, error.hint, error.facts, request_id)
+    return problem, error.headers if isinstance(error, ServiceError) else {}
 
 
-def _http_response(error: HTTPException, request_id: str) -> Response:
+def dump_problem(problem: Mapping[str, Any]) -> bytes:
+    """A problem document as JSON."""
+    # The standard library's writer: it also takes the integers of any length that a caller may have claimed.
+    return json.dumps(problem, default=str).encode()
+
+
+def _router_problem(error: HTTPException, request_id: str) -> dict[str, Any]:
     """What the router itself refuses: no such path, or not with this method."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    response = _response(
-        error.status_code, code, error.detail, f"{error.detail}.", "GET /docs lists every route.", {}, request_id
-    )
-    response.headers.update(error.headers or {})
-    return response
+    hint = "GET /docs lists every route."
+    return _problem(error.status_code, code, error.detail, f"{error.detail}.", hint, {}, request_id)
 
 
-def _response(
+def _problem(
     status: int, code: str, title: str, detail: str, hint: str, facts: dict[str, Any], request_id: str
-) -> Response:
-    body = {
+) -> dict[str, Any]:
+    return {
         "type": f"urn:understudy:problem:{code}",
         "title": title,
         "status": status,
@@ -59,5 +71,3 @@ def _response(
         "request_id": request_id,
         **{name: value for name, value in facts.items() if name not in _STANDARD},
     }
-    # The standard library's writer: it also takes the integers of any length that a caller may have claimed.
-    return Response(json.dumps(body, default=str), status, media_type=MEDIA_TYPE)

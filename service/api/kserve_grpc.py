@@ -1,0 +1,241 @@
+"""The Open Inference Protocol (KServe v2) over gRPC, by tritonclient's own generated stubs.
+
+It only translates, as kserve_http does: the same tensors, outputs and refusals, the same plane. What HTTP tells in the
+body of a refusal comes in the trailing metadata `problem-bin`, because callers of gRPC see a code and a text.
+Source: https://github.com/kserve/open-inference-protocol.
+"""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias
+
+import grpc
+import orjson
+from google.protobuf.json_format import ParseDict
+from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import service_pb2 as pb
+
+from service.api.edge import log_fault, request_id_of
+from service.api.framed import apart_if_large
+from service.api.grpc_refusals import Refusal, refusal_of
+from service.api.grpc_tensors import read_request, refuse_unreadable, write_response
+from service.api.kserve import NAME, config_of, metadata_of, read_asked, refuse_missing
+from service.api.streams import in_order
+from service.errors import DeadlineExceeded, NotServed, UnknownModel
+from service.metrics import Answers
+from service.models import Model
+from service.plane import Options, Plane
+from service.version import VERSION
+
+Context: TypeAlias = grpc.aio.ServicerContext
+
+SERVICE: Final = "/inference.GRPCInferenceService/"
+EXTENSIONS: Final = ["model_configuration", "statistics"]
+AHEAD: Final = 8
+
+
+def _call(method: Callable[[Any, Any, Context], Awaitable[Any]]) -> Callable[[Any, Any, Context], Awaitable[Any]]:
+    """One call: its request id, its place in the metrics, and every error as a status with a text."""
+    name = method.__name__
+    route = "other" if name.startswith("_") else SERVICE + name
+
+    @functools.wraps(method)
+    async def answer(self: "InferenceService", request: Any, context: Context) -> Any:
+        request_id = _request_id(context)
+        context.set_trailing_metadata((("x-request-id", request_id),))
+        status = 200
+        try:
+            refuse_unreadable(request)
+            return await method(self, request, context)
+        except asyncio.CancelledError:
+            status = 499
+            raise
+        except Exception as error:  # noqa: BLE001 (the edge: a refusal, or an internal error that is logged)
+            log_fault(error, request_id)
+            refusal = refusal_of(error, request_id)
+            status = refusal.status
+            await context.abort(refusal.code, refusal.text, refusal.metadata)
+        finally:
+            self.counts[route, "gRPC", status] += 1
+
+    return answer
+
+
+class InferenceService:
+    """The methods of `inference.GRPCInferenceService`; their names are the protocol's.
+
+    Args:
+        plane: answers.
+        counts: answers by route, method and status, for the metrics.
+        idle_s: seconds a stream may stay open without a message.
+    """
+
+    def __init__(self, plane: Plane, counts: Answers, idle_s: float) -> None:
+        self.plane = plane
+        self.counts = counts
+        self.idle_s = idle_s
+
+    @_call
+    async def ServerLive(self, request: Any, context: Context) -> Any:
+        """Whether the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    @_call
+    async def ServerReady(self, request: Any, context: Context) -> Any:
+        """Whether every model is loaded and warm: before that nobody listens here."""
+        return pb.ServerReadyResponse(ready=True)
+
+    @_call
+    async def ModelReady(self, request: Any, context: Context) -> Any:
+        """Whether a model can be asked; of one that is not there the answer is no, as Triton's is."""
+        try:
+            self._model(request)
+        except UnknownModel:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    @_call
+    async def ServerMetadata(self, request: Any, context: Context) -> Any:
+        """Name, version and extensions of the gateway."""
+        return pb.ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
+
+    @_call
+    async def ModelMetadata(self, request: Any, context: Context) -> Any:
+        """A model's versions and tensors."""
+        return pb.ModelMetadataResponse(**metadata_of(self._model(request)))
+
+    @_call
+    async def ModelConfig(self, request: Any, context: Context) -> Any:
+        """A model as Triton's configuration describes one; load testers ask for it."""
+        plain = orjson.loads(orjson.dumps(config_of(self._model(request))))
+        return pb.ModelConfigResponse(config=ParseDict(plain, model_config_pb2.ModelConfig()))
+
+    @_call
+    async def RepositoryIndex(self, request: Any, context: Context) -> Any:
+        """The models that are served."""
+        if request.repository_name:
+            raise UnknownModel(
+                f"There is no repository '{request.repository_name[:60]}'.", hint="Leave repository_name empty."
+            )
+        cards = [model.card for model in self.plane.models]
+        return pb.RepositoryIndexResponse(
+            models=[{"name": card.name, "version": card.version, "state": "READY"} for card in cards]
+        )
+
+    @_call
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:
+        """Structures and engine calls of a model, or of all, since the start and over every protocol."""
+        models = [self._model(request)] if request.name else list(self.plane.models)
+        return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
+
+    @_call
+    async def ModelInfer(self, request: Any, context: Context) -> Any:
+        """Energies, forces and what else is asked for, of concatenated structures."""
+        return await self._infer(request, context)
+
+    @_call
+    async def ModelStreamInfer(self, _requests: Any, context: Context) -> None:
+        """The same for each message, answered in their order; one that is refused says so, and the stream goes on."""
+        request_id = _request_id(context)
+
+        async def answer(request: Any) -> Any:
+            return await self._stream_answer(request, context, request_id)
+
+        async with aclosing(in_order(_messages(context, self.idle_s), answer, AHEAD)) as answers:
+            async for message in answers:
+                await context.write(message)
+
+    @_call
+    async def _not_served(self, request: Any, context: Context) -> Any:
+        raise NotServed(
+            "This part of the protocol is not served here: models are loaded, traced and logged by the operator.",
+            hint="ModelInfer, ModelStreamInfer, metadata, configuration, index and statistics are served.",
+        )
+
+    RepositoryModelLoad = RepositoryModelUnload = _not_served
+    SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _not_served
+    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _not_served
+    TraceSetting = LogSettings = _not_served
+
+    def _model(self, request: Any) -> Model:
+        return self.plane.models.get(request.name, request.version or None)
+
+    async def _infer(self, request: Any, context: Context) -> Any:
+        limits = self.plane.limits
+        model = self.plane.models.get(request.model_name, request.model_version or None)
+        framed = await apart_if_large(request.ByteSize(), lambda: read_request(request, limits))
+        asked = read_asked(framed.head, model, limits.id_bytes)
+        refuse_missing(asked, framed.structures)
+        timeout_s = _earlier(asked.timeout_s, context.time_remaining())
+        options = Options(model.card.version, asked.wants("forces_std"), timeout_s, context.peer())
+        return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
+
+    async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:
+        """The answer to one message of a stream, or its refusal."""
+        status = 200
+        try:
+            refuse_unreadable(request)
+            response = pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+        except Exception as error:  # noqa: BLE001 (the edge, as above)
+            log_fault(error, request_id)
+            refusal = refusal_of(error, request_id)
+            status = refusal.status
+            response = _stream_refusal(request, refusal)
+        self.counts[SERVICE + "ModelStreamInfer/message", "gRPC", status] += 1
+        response.infer_response.parameters["triton_final_response"].bool_param = True
+        return response
+
+
+async def _messages(context: Context, idle_s: float) -> AsyncIterator[Any]:
+    """The messages of a stream.
+
+    Raises:
+        DeadlineExceeded: the caller sends nothing, nor says that there is nothing more.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The stream had no message for {idle_s:g} s.", hint="Open another.", limit=idle_s, unit="s"
+            ) from None
+        if message is grpc.aio.EOF:
+            return
+        yield message
+
+
+def _stream_refusal(request: Any, refusal: Refusal) -> Any:
+    response = pb.ModelStreamInferResponse(error_message=refusal.text)
+    response.infer_response.model_name, response.infer_response.id = request.model_name, request.id
+    response.infer_response.parameters["us_code"].string_param = refusal.problem["code"]
+    return response
+
+
+def _statistics(model: Model) -> Any:
+    counts = [lane.counts for lane in model.lanes.values()]
+    return pb.ModelStatistics(
+        name=model.card.name,
+        version=model.card.version,
+        inference_count=sum(count.samples for count in counts),
+        execution_count=sum(count.batches for count in counts),
+    )
+
+
+def _earlier(timeout_s: float | None, remaining_s: float | None) -> float | None:
+    """The earlier of a parameter and a deadline, in seconds.
+
+    Raises:
+        DeadlineExceeded: it is over.
+    """
+    known = [seconds for seconds in (timeout_s, remaining_s) if seconds is not None]
+    if known and min(known) <= 0.0:
+        raise DeadlineExceeded("The deadline of the call is over.", hint="Give it more time.", limit=0, unit="s")
+    return min(known, default=None)
+
+
+def _request_id(context: Context) -> str:
+    given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+    return request_id_of(given.encode() if isinstance(given, str) else given)
