@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -192,5 +192,20 @@ def read_card(path: Path) -> ModelCard:
     except FileNotFoundError:
         raise InvalidCard(f"{path} does not exist; a model folder needs a card.json") from None
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InvalidCard(f"{path}: {faults}") from None
+        raise InvalidCard(f"{path}: {_faults(error)}") from None
+
+
+def checked_card(**fields: Any) -> ModelCard:
+    """A new card from its fields.
+
+    Raises:
+        InvalidCard: naming each field that is missing or wrong.
+    """
+    try:
+        return ModelCard(**fields)
+    except ValidationError as error:
+        raise InvalidCard(f"the card of model '{fields.get('name')}': {_faults(error)}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

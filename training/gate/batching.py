@@ -27,7 +27,7 @@ def batching_curve(graph_file: Path, structures: Sequence[Structure], cutoff: fl
 
     Args:
         graph_file: model.onnx.
-        structures: of the kind that the model is for.
+        structures: of the kind that the model is for; at least one.
         cutoff: angstrom.
     """
     session = onnxruntime.InferenceSession(graph_file, _options(), providers=["CPUExecutionProvider"])

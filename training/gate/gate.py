@@ -47,6 +47,7 @@ BEHAVIOUR: Final[tuple[Examination, ...]] = (
     meaning.members_as_declared,
     meaning.labels_held_out,
     meaning.better_than_the_mean,
+    meaning.unit_of_the_energies,
     meaning.answers_of_the_run,
 )
 

@@ -20,8 +20,6 @@ ALONE_BOUNDS: Final[Mapping[str, float]] = {
     "atomic_energy": 2e-6,
     "member_forces": 1e-5,
 }
-_ATOMS_FIRST: Final = frozenset({"forces"})
-_STRUCTURES_FIRST: Final = frozenset({"virial"})
 
 
 def alone_or_batched(submission: Submission) -> list[Check]:

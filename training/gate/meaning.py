@@ -21,6 +21,7 @@ MOST_LABELS: Final = 2000
 BATCH: Final = 100
 ALIKE: Final = 1e-7
 CUTOFF_TOLERANCE_ANGSTROM: Final = 1e-3
+LARGEST_FACTOR: Final = 5.0
 _NO_ELEMENT: Final = 0
 
 
@@ -104,6 +105,30 @@ def better_than_the_mean(submission: Submission) -> list[Check]:
             bound=1.0,
             unit="of its error",
             detail=f"{1e3 * error:.3g} meV against {1e3 * trivial:.3g} meV over {len(test)} frames",
+        )
+    ]
+
+
+def unit_of_the_energies(submission: Submission) -> list[Check]:
+    """How much the energies vary, against the labels: hartree, kcal/mol or a wrong sign in place of eV show here.
+
+    The least-squares slope of energies on labels, both beside the atomic references, or its inverse if that is larger.
+    """
+    test = _labelled(submission)
+    if not len(test):
+        return []
+    served = _energies(submission, test.structures).mean(axis=0)
+    labels = test.energy - reference_energies(test.structures, submission.card.atomic_reference_ev)
+    vary = labels - labels.mean()
+    slope = float(served @ vary) / max(float(vary @ vary), np.finfo(float).tiny)
+    times = max(slope, 1.0 / slope) if slope > 0.0 else np.inf
+    return [
+        Check(
+            name="unit of the energies",
+            measured=times,
+            bound=LARGEST_FACTOR,
+            unit="times the labels, or a part of them",
+            detail=f"slope {slope:.3g} over {len(test)} frames",
         )
     ]
 

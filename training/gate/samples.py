@@ -21,6 +21,11 @@ def spread(structures: Sequence[Structure], count: int) -> list[Structure]:
     return [structures[i] for i in chosen]
 
 
+def reference_structures(test: Sequence[Structure], elements: Sequence[int]) -> list[Structure]:
+    """What reference.npz holds answers for: test frames, chains, an atom alone, a cell smaller than any cutoff."""
+    return [*spread(test, 2), lone_atoms(elements)[0], *chains(elements)[1:], small_cells(elements)[1]]
+
+
 def lone_atoms(elements: Sequence[int]) -> list[Structure]:
     """One atom of each element, by itself in vacuum."""
     return [checked_structure([z], [[0.0, 0.0, 0.0]]) for z in elements]

@@ -75,7 +75,7 @@ class Submission:
 
     @cached_property
     def molecules(self) -> list[Structure]:
-        """Some of the test frames, and random chains: of several sizes, none periodic in the chains."""
+        """Some of the test frames, and random chains of several sizes."""
         return [*spread(self.test.structures, _SAMPLED), *chains(self.elements)]
 
     @cached_property
@@ -91,12 +91,6 @@ class Submission:
             "a crystal": [crystal(self.elements, 3)],
             "all together": [*self.molecules, *lone, *cells],
         }
-
-    @cached_property
-    def reference(self) -> Arrays:
-        """Inputs of reference.npz: structures of several sizes, an atom alone, a cell smaller than the cutoff."""
-        lone = lone_atoms(self.elements)
-        return self.inputs([*self.molecules[:2], lone[0], *self.molecules[-3:], small_cells(self.elements)[1]])
 
     def inputs(self, structures: Sequence[Structure], slots_per_atom: int | None = None, skin: float = 0.0) -> Arrays:
         """Tensors of a batch.
