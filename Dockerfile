@@ -42,7 +42,7 @@ COPY model_repo model_repo
 ENV UNDERSTUDY_MODEL_REPO=/srv/understudy/model_repo \
     UNDERSTUDY_HOST=0.0.0.0
 USER 1000
-EXPOSE 8000
+EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["understudy"]

@@ -18,17 +18,24 @@ READY_WITHIN_S = 120
 @pytest.fixture(scope="module")
 def gateway(project: Path) -> Iterator[str]:
     """Address of a gateway with the shipped models, started by its own command."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "understudy", "serve", "--port", str(port), "--model-repo", "model_repo"]
+    port, grpc_port = _free_port(), _free_port()
+    command = [sys.executable, "-m", "understudy", "serve", "--port", str(port), "--grpc-port", str(grpc_port)]
+    command += ["--model-repo", "model_repo"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
         try:
             _wait(url, process)
-            yield url
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("UNDERSTUDY_GRPC_URL", f"127.0.0.1:{grpc_port}")
+                yield url
         finally:
             process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -73,6 +80,13 @@ def test_an_unmodified_tritonclient_calls_the_same_models(project: Path, gateway
     shown = run(project, gateway, "examples/triton_client.py")
     assert "ready: True True" in shown
     assert "forces (9, 3)" in shown
+
+
+def test_an_unmodified_tritonclient_calls_the_same_models_over_grpc(project: Path, gateway: str) -> None:
+    shown = run(project, gateway, "examples/triton_grpc_client.py")
+    assert "ready: True True" in shown
+    assert "forces (9, 3)" in shown
+    assert len(re.findall(r"displaced by 0.0[0-4] angstrom: -?[0-9.]+ eV", shown)) == 5
 
 
 def test_the_command_predicts_a_file_and_names_its_units(project: Path, gateway: str, tmp_path: Path) -> None:
