@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from contract.card import Comparison, Metric, ModelCard
 from training.candidate import Candidate
 from training.report.figures import Scatter, batching, calibration, parity
+
+BAR: Final = r"\|"
 
 
 def write_model_card(card: ModelCard, candidate: Candidate, folder: Path) -> None:
@@ -117,5 +120,9 @@ def _metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> s
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n".join([_row(head), f"|{'---|' * len(head)}", *(_row(row) for row in rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A bar inside a cell, as in |det cell|, would end it."""
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"

@@ -1,6 +1,7 @@
 """Publishing: what passes is served with a complete card, what fails leaves no trace."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,14 @@ def test_every_check_stands_on_the_card_with_what_was_measured_and_allowed(repos
     for check in checks:
         assert check.measured <= check.bound
         assert f"| {check.name} |" in people
+
+
+def test_every_row_of_a_table_on_the_card_has_the_cells_of_its_head(repository: ModelRepository) -> None:
+    cells = 0
+    for line in (repository.root / "waters" / "MODEL_CARD.md").read_text().splitlines():
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not (cells and found) or found == cells, line
+        cells = found
 
 
 def test_publishing_leaves_the_candidates_network_as_it_was(candidate: Candidate, repository: ModelRepository) -> None:

@@ -1,6 +1,5 @@
 """The graph means what the card says: its cutoff, its elements, its members, its energies on labelled data."""
 
-from collections.abc import Sequence
 from itertools import combinations, combinations_with_replacement
 from typing import Final
 
@@ -10,15 +9,13 @@ from numpy.typing import NDArray
 from contract.card import Check
 from contract.elements import SYMBOLS
 from contract.graphs import build_graph, collate
-from contract.structures import Structure, checked_structure
-from training.candidate import HeldOut, reference_energies
+from contract.structures import checked_structure
+from training.candidate import reference_energies
 from training.gate.deviation import PARITY, count, deviations
 from training.gate.samples import lone_atoms
 from training.gate.submission import Submission
 
 FEWEST_LABELS: Final = 10
-MOST_LABELS: Final = 2000
-BATCH: Final = 100
 ALIKE: Final = 1e-7
 CUTOFF_TOLERANCE_ANGSTROM: Final = 1e-3
 LARGEST_FACTOR: Final = 5.0
@@ -90,11 +87,11 @@ def labels_held_out(submission: Submission) -> list[Check]:
 
 def better_than_the_mean(submission: Submission) -> list[Check]:
     """Mean absolute error on held-out labels over that of the best constant beside the atomic references."""
-    test = _labelled(submission)
+    test = submission.labelled
     if not len(test):
         return []
     references = reference_energies(test.structures, submission.card.atomic_reference_ev)
-    served = _energies(submission, test.structures).mean(axis=0) + references
+    served = submission.labelled_energy.mean(axis=0) + references
     error = float(np.abs(served - test.energy).mean())
     beside = test.energy - references
     trivial = float(np.abs(beside - np.median(beside)).mean())
@@ -114,10 +111,10 @@ def unit_of_the_energies(submission: Submission) -> list[Check]:
 
     The least-squares slope of energies on labels, both beside the atomic references, or its inverse if that is larger.
     """
-    test = _labelled(submission)
+    test = submission.labelled
     if not len(test):
         return []
-    served = _energies(submission, test.structures).mean(axis=0)
+    served = submission.labelled_energy.mean(axis=0)
     labels = test.energy - reference_energies(test.structures, submission.card.atomic_reference_ev)
     vary = labels - labels.mean()
     slope = float(served @ vary) / max(float(vary @ vary), np.finfo(float).tiny)
@@ -135,11 +132,11 @@ def unit_of_the_energies(submission: Submission) -> list[Check]:
 
 def answers_of_the_run(submission: Submission) -> list[Check]:
     """The files answer what the trained run answered when it was evaluated: not an older state of it."""
-    test = _labelled(submission)
+    test = submission.labelled
     if not len(test):
         return []
     atoms = np.repeat(np.arange(len(test)), [len(s) for s in test.structures])
-    found = deviations({"energy": _energies(submission, test.structures)}, {"energy": test.predicted}, atoms)
+    found = deviations({"energy": submission.labelled_energy}, {"energy": test.predicted}, atoms)
     return [
         Check(
             name="answers of the trained run",
@@ -163,16 +160,3 @@ def _apart(a: NDArray[np.float64], b: NDArray[np.float64], structure: NDArray[np
     """Whether energies [M, B] differ by more than the last digits."""
     scale = np.maximum(np.abs(a), 1e-3 * np.bincount(structure))
     return np.asarray(~(np.abs(a - b) <= ALIKE * scale))
-
-
-def _labelled(submission: Submission) -> HeldOut:
-    """At most MOST_LABELS test frames, evenly spaced."""
-    test = submission.test
-    chosen = np.unique(np.linspace(0, len(test) - 1, min(MOST_LABELS, len(test))).round().astype(int))
-    return HeldOut([test.structures[i] for i in chosen], test.energy[chosen], test.predicted[:, chosen])
-
-
-def _energies(submission: Submission, structures: Sequence[Structure]) -> NDArray[np.float64]:
-    """Served energies without references, eV [M, n]."""
-    batches = [structures[i : i + BATCH] for i in range(0, len(structures), BATCH)]
-    return np.concatenate([submission.everyday(submission.inputs(batch))["energy"] for batch in batches], axis=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.elements import NUMBERS
@@ -20,7 +21,9 @@ from training.networks.hipnn import HipNN
 EVERYDAY: Final = "model.onnx"
 MEMBERS: Final = "model_members.onnx"
 TORCHSCRIPT: Final = "model.pt"
+MOST_LABELS: Final = 2000
 _SAMPLED: Final = 6
+_BATCH: Final = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,20 @@ class Submission:
             "a crystal": [crystal(self.elements, 3)],
             "all together": [*self.molecules, *lone, *cells],
         }
+
+    @cached_property
+    def labelled(self) -> HeldOut:
+        """At most MOST_LABELS test frames, evenly spaced."""
+        test = self.test
+        chosen = np.unique(np.linspace(0, len(test) - 1, min(MOST_LABELS, len(test))).round().astype(int))
+        return HeldOut([test.structures[i] for i in chosen], test.energy[chosen], test.predicted[:, chosen])
+
+    @cached_property
+    def labelled_energy(self) -> NDArray[np.float64]:
+        """Served energies of these frames without references, eV [M, n]."""
+        frames = self.labelled.structures
+        batches = [frames[i : i + _BATCH] for i in range(0, len(frames), _BATCH)]
+        return np.concatenate([self.everyday(self.inputs(batch))["energy"] for batch in batches], axis=1)
 
     def inputs(self, structures: Sequence[Structure], slots_per_atom: int | None = None, skin: float = 0.0) -> Arrays:
         """Tensors of a batch.
