@@ -102,6 +102,8 @@ def create_app(
         description=documentation.DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         exception_handlers={HTTPException: handle_http_exception},
     )
     add_routes(app)

@@ -1,14 +1,38 @@
 """What the OpenAPI page says: the wire types of the client, examples that work as they stand, and the refusals."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
+import fastapi_offline
 import orjson
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from understudy.framing import MEDIA_TYPE as BINARY
 from understudy.wire import ModelList, PredictionAnswer, PredictRequest, Problem
+
+PAGE: Final = "/docs"
+ASSETS: Final = "/docs-assets"
+
+
+async def page() -> HTMLResponse:
+    """Swagger UI, its scripts served from here: nothing is loaded from a third party."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Understudy",
+        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS}/favicon.png",
+    )
+
+
+def assets() -> StaticFiles:
+    """Swagger UI's files, as the package fastapi-offline brings them."""
+    return StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
 
 
 def _schema(name: str) -> dict[str, str]:

@@ -45,6 +45,8 @@ def add_routes(app: FastAPI) -> None:
     _add(app, "GET", "/v1/limits", rest.show_limits)
     _add(app, "GET", "/metrics", metrics)
     app.add_api_route("/", to_documentation, include_in_schema=False)
+    app.add_api_route(documentation.PAGE, documentation.page, include_in_schema=False)
+    app.mount(documentation.ASSETS, documentation.assets())
     app.openapi = lambda: documentation.openapi(app)  # type: ignore[method-assign]
 
 
@@ -69,4 +71,4 @@ async def metrics(request: Request) -> Response:
 
 async def to_documentation() -> Response:
     """The documentation page."""
-    return RedirectResponse("/docs")
+    return RedirectResponse(documentation.PAGE)
