@@ -71,7 +71,7 @@ class Connection:
         """Send a request and read its answer; anything but 200 ends the benchmark."""
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        length = int(head.lower().split(b"\r\ncontent-length:")[1].split(b"\r\n")[0])
         body = await self.reader.readexactly(length)
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"{head[:80]!r} {body[:300]!r}")
@@ -225,7 +225,8 @@ def run(model_repo: Path = Path("model_repo")) -> dict[str, Any]:
     """Both loads on every shipped potential."""
     repository, results = ModelRepository(model_repo), {}
     gateway, echo = free_port(), free_port()
-    serve = [sys.executable, "-m", "understudy", "serve", "--port", str(gateway), "--model-repo", str(model_repo)]
+    serve = [sys.executable, "-m", "understudy", "serve", "--no-grpc", "--port", str(gateway)]
+    serve += ["--model-repo", str(model_repo)]
     echoing = [sys.executable, "-c", f"{ECHO}\nimport uvicorn; uvicorn.run(app, port={echo}, access_log=False)"]
     with server(serve, gateway, "/v2/health/ready"), server(echoing, echo, "/openapi.json"):
         for name in repository.names():
