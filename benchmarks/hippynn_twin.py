@@ -6,6 +6,7 @@ from typing import Any
 
 os.environ.setdefault("HIPPYNN_WARN_LOW_DISTANCES", "False")
 os.environ.setdefault("HIPPYNN_PROGRESS", "none")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # one thread for everyone
 
 import hippynn
 import torch

@@ -45,9 +45,19 @@ def best_times(calls: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> 
 
 
 def session(module: HipNN, folder: Path) -> ort.InferenceSession:
-    """A network exported and loaded as the gateway loads it: one thread, no spinning."""
+    """A network exported and loaded as the gateway loads it."""
+    return opened(exported(module, folder))
+
+
+def exported(module: HipNN, folder: Path) -> Path:
+    """The file of a network's everyday graph."""
     path = folder / f"{id(module)}.onnx"
     write_onnx(MeanForces(module.eval()), example_inputs(module), POTENTIAL, path)
+    return path
+
+
+def opened(path: Path) -> ort.InferenceSession:
+    """A graph on one thread, without spinning."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -75,10 +85,11 @@ def graphs_of(system: str) -> list[Graph]:
 
 
 def committee_against_singles(size: str, system: str, folder: Path) -> dict[str, float]:
-    """Eight members in one mean-force graph against eight sessions run one after the other."""
+    """Eight members in one mean-force graph against eight sessions of one member each, run one after the other."""
     torch.manual_seed(0)
     committee = HipNN(network_config(size, system, members=8))
-    together, alone = session(committee, folder), [session(member(committee, m), folder) for m in range(8)]
+    together, single = session(committee, folder), exported(member(committee, 0), folder)
+    alone = [opened(single) for _ in range(8)]  # one file, eight sessions with weights of their own: time is the same
     batch = collate(graphs_of(system))
     times = best_times(
         {"committee": lambda: together.run(None, batch), "singles": lambda: [s.run(None, batch) for s in alone]}
