@@ -8,8 +8,8 @@ from typing import Final
 import pooch
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from contract.repository import sha256_of
 from training.data.errors import HashMismatch, UnknownDataset, Unreachable
-from training.data.provenance import sha256_of
 from training.data.registry import REGISTRY, PublicData
 
 CACHE_VARIABLE: Final = "UNDERSTUDY_DATA"

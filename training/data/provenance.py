@@ -1,11 +1,11 @@
 """Where labels come from: what a person must declare of a file, and what is read off the file itself."""
 
-import hashlib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.card import DataSource
+from contract.repository import sha256_of
 
 
 class Provenance(BaseModel):
@@ -22,9 +22,3 @@ class Provenance(BaseModel):
     def source(self, path: Path, count: int, notes: str = "") -> DataSource:
         """The model card's entry for a file: this declaration, the file's sha256 and how many frames it gave."""
         return DataSource(**self.model_dump(), sha256=sha256_of(path), count=count, notes=notes)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.card import Metric
+from contract.repository import sha256_of
 from training.checkpoint import Run, save_run
 from training.data import DataSpec, load
-from training.data.provenance import sha256_of
 from training.data.splits import Split
 from training.evaluation import energy_metrics, force_metrics, predict_forces, save_predictions
 from training.importers.errors import (
