@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.repository import sha256_of
 from contract.units import HARTREE_EV, HARTREE_PER_BOHR_EV_ANGSTROM
 from training.data.errors import EmptyData, UnreadableData
 from training.data.fetch import cached, public_data
-from training.data.provenance import Provenance, sha256_of
+from training.data.provenance import Provenance
 from training.data.qm22 import read_qm22
 
 WITH_GRADIENT = """    3
