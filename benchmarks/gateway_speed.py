@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,24 +119,31 @@ def engine_of(model: StoredModel) -> ort.InferenceSession:
 
 
 def lone_caller(model: StoredModel, gateway: int, echo: int) -> dict[str, Any]:
-    """Median latency in ms of one caller with 20, 200 and 1,000 atoms, beside the engine alone and an echo."""
-    generator, engine = np.random.default_rng(0), engine_of(model)
+    """Median latency in ms of one caller with 20, 200 and 1,000 atoms.
+
+    Beside it: the engine alone, the same work in process (neighbour lists, collate, engine), and an echo of the bytes.
+    """
+    generator, engine, cutoff = np.random.default_rng(0), engine_of(model), model.card.domain.cutoff_angstrom
     rows = {}
     for atoms in (20, 200, 1000):
         structure = chain(atoms, generator, ELEMENTS)
-        graph = build_graph(structure, model.card.domain.cutoff_angstrom)
+        graph = build_graph(structure, cutoff)
         batch, calls = collate([graph]), CALLS if atoms < 1000 else CALLS // 5
         requests = [request_of([structure], p) for p in (f"/v1/predict/{model.card.name}", "/echo")]
         rounds = [
             {
                 "gateway": asyncio.run(_median(gateway, requests[0], calls)),
                 "echo": asyncio.run(_median(echo, requests[1], calls)),
-                "engine": _median_engine(engine, batch, calls),
+                "engine": _median_call(lambda b=batch: engine.run(None, b), calls),
+                "in process": _median_call(
+                    lambda s=structure: engine.run(None, collate([build_graph(s, cutoff)])), calls
+                ),
             }
             for _ in range(ROUNDS)
         ]
         row = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
         row["gateway - engine"] = row["gateway"] - row["engine"]
+        row["gateway - in process"] = row["gateway"] - row["in process"]
         row["(gateway - engine) / echo"] = row["gateway - engine"] / row["echo"]
         rows[f"{atoms} atoms"] = row
     return rows
@@ -153,11 +160,11 @@ async def _median(port: int, request: bytes, calls: int) -> float:
     return statistics.median(times[calls // 5 :])
 
 
-def _median_engine(engine: ort.InferenceSession, batch: dict[str, Any], calls: int) -> float:
+def _median_call(call: Callable[[], object], calls: int) -> float:
     times = []
     for _ in range(calls + calls // 5):
         start = time.perf_counter()
-        engine.run(None, batch)
+        call()
         times.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times[calls // 5 :])
 
