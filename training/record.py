@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.fit import Epoch
     from training.pipelines.preparation import Prepared
 
-_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "vesin")
+_PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "vesin")
 
 
 def run_record(config: BaseModel, prepared: "Prepared", history: "Sequence[Epoch]") -> dict[str, Any]:
@@ -38,7 +38,9 @@ def config_sha256(config: BaseModel) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+    installed = {d.name for d in importlib.metadata.distributions()}
+    present = {name: importlib.metadata.version(name) for name in _PACKAGES if name in installed}
+    return {"python": platform.python_version()} | present
 
 
 def revision() -> str:
