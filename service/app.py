@@ -18,6 +18,7 @@ from service.api.edge import Edge, handle_http_exception
 from service.api.routes import BUSY, add_routes
 from service.doors import Door
 from service.engines import Engine
+from service.followers.canary import Canary
 from service.lanes import Turns
 from service.metrics import Answers, registry_of
 from service.models import Models, load_models
@@ -80,7 +81,9 @@ def create_app(
             repository = ModelRepository(settings.model_repo)
             models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
             plane = app.state.plane = Plane(models, settings.limits, encoders)
-            app.state.metrics = registry_of(answers, lambda: models)
+            canary = Canary(plane, settings.canary_fraction)
+            plane.followers.add(canary)
+            app.state.metrics = registry_of(answers, lambda: models, canary)
             async with AsyncExitStack() as opened:
                 lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
                 app.state.ready = True
@@ -88,6 +91,7 @@ def create_app(
                     on_ready(Started(settings, engine, models, lines))
                 yield
                 app.state.ready = False
+                await plane.followers.close()
         except (UnderstudyError, ModuleNotFoundError) as error:
             app.state.failure = error
             raise

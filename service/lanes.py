@@ -60,6 +60,21 @@ class Bounds:
     seconds_per_slot: float
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a request is to be served.
+
+    Attributes:
+        timeout_s: seconds after which nobody waits any more.
+        caller: who asks, such as the address of a connection; None if that is not known.
+        alone: each sample is run in a batch of its own, so that its answer is bitwise the same in every company.
+    """
+
+    timeout_s: float
+    caller: Hashable = None
+    alone: bool = False
+
+
 @dataclass(slots=True)
 class Counts:
     """What a lane has done."""
@@ -91,6 +106,7 @@ class _Item:
     sample: Any
     rows: int
     width: int
+    alone: bool
 
     @property
     def cost(self) -> int:
@@ -173,27 +189,35 @@ class Lane:
         """Samples that wait."""
         return len(self._waiting)
 
-    async def submit(self, samples: Sequence[Sample], timeout_s: float, caller: Hashable = None) -> list[Any]:
+    async def submit(self, samples: Sequence[Sample], terms: Terms) -> list[Any]:
         """The outcomes of these samples, in order.
 
         Cancelling this call takes its samples out of the queue; its batch-mates notice nothing.
 
         Args:
             samples: at least one.
-            timeout_s: seconds after which nobody waits any more.
-            caller: who asks, such as the address of a connection; None if that is not known.
+            terms: how they are to be served.
 
         Raises:
             QueueFull, TooMany: more would wait than may.
             DeadlineExceeded: the time is over; what had not begun never begins.
             ServiceError: the outcome of a sample.
         """
-        if self._turns.idle_for(caller) and self._is_short(samples) and (outcomes := self._run_here(samples)):
+        if (
+            self._turns.idle_for(terms.caller)
+            and self._is_short(samples)
+            and (outcomes := self._run_here(samples, terms.alone))
+        ):
             return outcomes
         loop = asyncio.get_running_loop()
         ticket = _Ticket(loop.create_future(), [None] * len(samples), len(samples))
-        self._admit([_Item(ticket, place, sample, sample.rows, sample.width) for place, sample in enumerate(samples)])
-        alarm = loop.call_later(timeout_s, self._expire, ticket, timeout_s)
+        self._admit(
+            [
+                _Item(ticket, place, sample, sample.rows, sample.width, terms.alone)
+                for place, sample in enumerate(samples)
+            ]
+        )
+        alarm = loop.call_later(terms.timeout_s, self._expire, ticket, terms.timeout_s)
         self._turns.offer(self)
         try:
             return await ticket.future
@@ -219,19 +243,21 @@ class Lane:
         slots = sum(sample.rows for sample in samples) * max(sample.width for sample in samples)
         return slots <= self.bounds.batch_slots and 0.0 < slots * self.bounds.seconds_per_slot <= SHORT_S
 
-    def _run_here(self, samples: Sequence[Sample]) -> list[Any] | None:
+    def _run_here(self, samples: Sequence[Sample], alone: bool) -> list[Any] | None:
         """Run a short batch of a lone caller on the event loop; None if it fails.
 
         Two changes of thread would cost this caller more than the wait would somebody who happens to come just now.
         What fails here goes the usual way, on which it fails for the culprit alone.
         """
+        batches = [[sample] for sample in samples] if alone else [samples]
         try:
-            outcomes = list(self._compute(samples))
+            outcomes = [outcome for batch in batches for outcome in self._compute(batch)]
         except Exception:  # noqa: BLE001 (whatever it is, the queue's way of judging it is the one way)
             return None
         if len(outcomes) != len(samples) or any(isinstance(outcome, ServiceError) for outcome in outcomes):
             return None
-        self._count(samples)
+        for batch in batches:
+            self._count(batch)
         return outcomes
 
     def _count(self, samples: Sequence[Sample]) -> None:
@@ -273,8 +299,11 @@ class Lane:
             padded = (rows + item.rows) * max(width, item.width)
             if not item.wanted:
                 self.waiting_slots -= item.cost
-            elif batch and padded > min(self.bounds.batch_slots, PADDING * (cost + item.cost)):
+            elif batch and (item.alone or padded > min(self.bounds.batch_slots, PADDING * (cost + item.cost))):
                 passed.append(item)
+            elif item.alone:
+                batch, cost = [item], item.cost
+                break
             else:
                 batch.append(item)
                 rows, width, cost = rows + item.rows, max(width, item.width), cost + item.cost

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.followers.canary import Canary
 from service.lanes import Lane
 from service.models import Model
 
@@ -23,9 +24,10 @@ _LANE_COUNTERS = {
 
 
 class _Gateway(Collector):
-    def __init__(self, answers: Answers, models: Callable[[], Iterable[Model]]) -> None:
+    def __init__(self, answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary) -> None:
         self._answers = answers
         self._models = models
+        self._canary = canary
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they are now."""
@@ -33,6 +35,14 @@ class _Gateway(Collector):
         for (route, method, status), count in self._answers.items():
             answers.add_metric([route, method, str(status)], count)
         yield answers
+        yield CounterMetricFamily(
+            "understudy_isolation_checks", "structures that were run again alone", value=self._canary.checked
+        )
+        yield CounterMetricFamily(
+            "understudy_isolation_violations",
+            "structures whose answer was another one alone: must stay 0",
+            value=self._canary.violations,
+        )
         lanes = [(model.card.name, file, lane) for model in self._models() for file, lane in model.lanes.items()]
         for name, meaning in _LANE_COUNTERS.items():
             yield _family(CounterMetricFamily, name, meaning, lanes, _count_of(name))
@@ -59,10 +69,10 @@ def _count_of(name: str) -> Callable[[Lane], float]:
     return lambda lane: float(getattr(lane.counts, name))
 
 
-def registry_of(answers: Answers, models: Callable[[], Iterable[Model]]) -> CollectorRegistry:
+def registry_of(answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary) -> CollectorRegistry:
     """A registry of its own for one gateway, so that two in one process do not meet."""
     registry = CollectorRegistry()
-    registry.register(_Gateway(answers, models))
+    registry.register(_Gateway(answers, models, canary))
     return registry
 
 

@@ -8,6 +8,8 @@ from typing import Final
 
 from contract.structures import Structure
 from service.families.potential import Prediction, Sample
+from service.followers import Followers
+from service.lanes import Terms
 from service.models import Model, Models
 from service.settings import Limits
 
@@ -24,12 +26,16 @@ class Options:
         forces_std: also the spread of each force component, which takes the forces of each committee member.
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
         caller: who asks, such as the address of a connection.
+        deterministic: each structure is run alone, so that its answer is bitwise the same in every company.
+        followed: the followers of live traffic may look at it; not so what they ask themselves.
     """
 
     version: str | None = None
     forces_std: bool = False
     timeout_s: float | None = None
     caller: Hashable = None
+    deterministic: bool = False
+    followed: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,10 +46,24 @@ class Answer:
     predictions: list[Prediction]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange:
+    """A request and its answer, as a follower sees them."""
+
+    structures: Sequence[Structure]
+    options: Options
+    answer: Answer
+
+
 class Plane:
-    """Predicts. Knows models, not protocols."""
+    """Predicts. Knows models, not protocols.
+
+    Attributes:
+        followers: what looks at live traffic after it was answered.
+    """
 
     def __init__(self, models: Models, limits: Limits, encoders: ThreadPoolExecutor) -> None:
+        self.followers: Followers[Exchange] = Followers()
         self.models = models
         self.limits = limits
         self._encoders = encoders
@@ -58,8 +78,14 @@ class Plane:
         model = self.models.get(name, options.version)
         lane = model.lane(options.forces_std)
         samples = await self._encode(model, structures)
+        answer = Answer(model, await lane.submit(samples, self._terms(options)))
+        if options.followed:
+            self.followers.show(Exchange(structures, options, answer))
+        return answer
+
+    def _terms(self, options: Options) -> Terms:
         timeout_s = min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
-        return Answer(model, await lane.submit(samples, timeout_s, options.caller))
+        return Terms(timeout_s, options.caller, options.deterministic)
 
     async def _encode(self, model: Model, structures: Sequence[Structure]) -> list[Sample]:
         """Neighbour lists: a few atoms here and now, many on another thread so that nobody else waits."""

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] | None = Field(
         None, description="names callers may use in `Host`; by default any, or only this machine when host is loopback"
     )
+    canary_fraction: float = Field(
+        0.001, ge=0, le=1, description="share of requests that are run again alone and compared (isolation)"
+    )
     limits: Limits = Limits()
 
     def hosts(self) -> frozenset[str]:

@@ -73,6 +73,7 @@ class Asked:
     outputs: tuple[Tensor, ...]
     as_json: frozenset[str]
     timeout_s: float | None
+    deterministic: bool
     named: bool
 
     def wants(self, name: str) -> bool:
@@ -130,7 +131,8 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
         tensors = tuple(tensor for tensor, _ in choices)
         as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
     timeout_s = _timeout_s(parameters.get("timeout"))
-    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, named=entries is not None)
+    deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
+    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, named=entries is not None)
 
 
 def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:

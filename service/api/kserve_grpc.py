@@ -169,7 +169,7 @@ class InferenceService:
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
-        options = Options(model.card.version, asked.wants("forces_std"), timeout_s, context.peer())
+        options = Options(model.card.version, asked.wants("forces_std"), timeout_s, context.peer(), asked.deterministic)
         return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
 
     async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:

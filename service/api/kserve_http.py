@@ -69,7 +69,9 @@ async def infer(request: Request) -> Response:
     framed = await read_framed(request, plane.limits)
     asked = read_asked(framed.head, model, plane.limits.id_bytes)
     refuse_missing(asked, framed.structures)
-    options = Options(model.card.version, asked.wants("forces_std"), asked.timeout_s, request.scope.get("client"))
+    options = Options(
+        model.card.version, asked.wants("forces_std"), asked.timeout_s, request.scope.get("client"), asked.deterministic
+    )
     answer = await unless_caller_leaves(request, plane.predict(model.card.name, framed.structures, options))
     return _response(answer, asked)
 

@@ -25,6 +25,7 @@ from service.settings import Limits
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
+_OPTIONS: Final = ("outputs", "timeout_s", "deterministic")
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -35,6 +36,7 @@ class Asked:
     structures: list[Structure]
     outputs: frozenset[str] = frozenset()
     timeout_s: float | None = None
+    deterministic: bool = False
 
 
 async def predict(request: Request) -> Response:
@@ -44,7 +46,10 @@ async def predict(request: Request) -> Response:
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     asked = await _reader(media_type)(request, plane.limits)
     options = Options(
-        forces_std="forces_std" in asked.outputs, timeout_s=asked.timeout_s, caller=request.scope.get("client")
+        forces_std="forces_std" in asked.outputs,
+        timeout_s=asked.timeout_s,
+        caller=request.scope.get("client"),
+        deterministic=asked.deterministic,
     )
     work = plane.predict(request.path_params["model"], asked.structures, options)
     answer = await unless_caller_leaves(request, work)
@@ -95,7 +100,7 @@ async def _read_json(request: Request, limits: Limits) -> Asked:
     body = await read_body(request, limits.json_bytes, limits)
 
     def parse() -> Asked:
-        asked = json_object(body, ("structures", "outputs", "timeout_s"))
+        asked = json_object(body, ("structures", *_OPTIONS))
         return _asked(asked, structures_from_json(asked.get("structures"), limits), request)
 
     return await apart_if_large(len(body), parse)
@@ -103,7 +108,7 @@ async def _read_json(request: Request, limits: Limits) -> Asked:
 
 async def _read_binary(request: Request, limits: Limits) -> Asked:
     framed = await read_framed(request, limits)
-    refuse_unknown(framed.head, ("inputs", "outputs", "timeout_s"), "the head")
+    refuse_unknown(framed.head, ("inputs", *_OPTIONS), "the head")
     return _asked(framed.head, framed.structures, request)
 
 
@@ -137,9 +142,14 @@ def _asked(said: dict[str, Any], structures: list[Structure], request: Request) 
     if request.scope["query_string"]:
         query = request.query_params
         names = [name for part in query.getlist("outputs") for name in part.split(",")]
-        said = {"outputs": names, "timeout_s": query.get("timeout_s"), **said}
+        said = {"outputs": names, **{name: query[name] for name in _OPTIONS[1:] if name in query}, **said}
     timeout_s = said.get("timeout_s")
-    return Asked(structures, _outputs(said.get("outputs", [])), None if timeout_s is None else _seconds(timeout_s))
+    return Asked(
+        structures,
+        _outputs(said.get("outputs", [])),
+        None if timeout_s is None else _seconds(timeout_s),
+        _flag(said.get("deterministic", False), "deterministic"),
+    )
 
 
 def _outputs(names: Any) -> frozenset[str]:
@@ -151,6 +161,15 @@ def _outputs(names: Any) -> frozenset[str]:
             expected=list(OPTIONAL_OUTPUTS),
         )
     return frozenset(names)
+
+
+def _flag(value: Any, field: str) -> bool:
+    known = {"true": True, "false": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value not in known:
+        raise BadRequest(f"{field} is {str(value)[:40]}.", hint="Give true or false.", field=field)
+    return known[value]
 
 
 def _seconds(value: Any) -> float:

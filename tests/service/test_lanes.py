@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import DeadlineExceeded, EngineFault, NonFiniteAnswer, QueueFull, TooMany
-from service.lanes import PADDING, Bounds, Lane, Turns
+from service.lanes import PADDING, Bounds, Lane, Terms, Turns
 from service.workers import Done, Work
 
 ENGINE_S = 0.020
@@ -105,7 +105,7 @@ class Stage:
     lane: Lane
 
     def ask(self, *samples: Sample, timeout_s: float = 60.0) -> asyncio.Task[list[np.ndarray]]:
-        return asyncio.create_task(self.lane.submit(samples, timeout_s))
+        return asyncio.create_task(self.lane.submit(samples, Terms(timeout_s)))
 
 
 def stage(workers: int = 1, **bounds: Any) -> Stage:
@@ -211,7 +211,7 @@ def test_a_full_queue_refuses_at_once_and_says_truly_when_to_come_back() -> None
         tasks = [full.ask(Sample(np.ones(20))) for _ in range(501)]
         await settle()
         with pytest.raises(QueueFull) as refusal:
-            await full.lane.submit([sample(1.0)], 60.0)
+            await full.lane.submit([sample(1.0)], Terms(60.0))
         assert refusal.value.facts["limit"] == 500
         begin = now()
         await asyncio.gather(*tasks)
@@ -229,9 +229,9 @@ def test_the_queue_is_bounded_in_cost_too() -> None:
         waiting = full.ask(Sample(np.ones(90)))
         await settle()
         with pytest.raises(QueueFull, match="neighbour slots"):
-            await full.lane.submit([Sample(np.ones(11))], 60.0)
+            await full.lane.submit([Sample(np.ones(11))], Terms(60.0))
         with pytest.raises(TooMany):
-            await full.lane.submit([Sample(np.ones(101))], 60.0)
+            await full.lane.submit([Sample(np.ones(101))], Terms(60.0))
         await asyncio.gather(running, waiting)
         assert full.lane.waiting == full.lane.waiting_slots == 0
 
@@ -299,7 +299,7 @@ def test_an_outcome_too_few_is_never_handed_to_a_neighbour() -> None:
             return [s.values[0] for s in samples][: max(1, len(samples) - 1)]
 
         lane = Lane(short, Bounds(100, 100, 1000, 0.0), Turns(workers))
-        asked = [asyncio.create_task(lane.submit([sample(float(n))], 60.0)) for n in range(5)]
+        asked = [asyncio.create_task(lane.submit([sample(float(n))], Terms(60.0))) for n in range(5)]
         assert await asyncio.gather(*asked) == [[0.0], [1.0], [2.0], [3.0], [4.0]]
 
     virtual(scene)
@@ -313,8 +313,8 @@ def test_a_sample_that_fails_by_itself_fails_its_request_and_frees_the_rest_of_i
             return [NonFiniteAnswer("NaN.", hint="") if s.values[0] < 0 else s.values[0] for s in samples]
 
         lane = Lane(picky, Bounds(1, 100, 1000, 0.0), Turns(workers))
-        doomed = asyncio.create_task(lane.submit([sample(x) for x in (-1.0, 1.0, 2.0, 3.0)], 60.0))
-        other = asyncio.create_task(lane.submit([sample(7.0)], 60.0))
+        doomed = asyncio.create_task(lane.submit([sample(x) for x in (-1.0, 1.0, 2.0, 3.0)], Terms(60.0)))
+        other = asyncio.create_task(lane.submit([sample(7.0)], Terms(60.0)))
         with pytest.raises(NonFiniteAnswer):
             await doomed
         assert await other == [7.0]
@@ -328,10 +328,10 @@ def test_lanes_share_the_workers_in_turn() -> None:
         workers, engines = VirtualWorkers(1), [Square(), Square()]
         turns = Turns(workers)
         lanes = [Lane(engine, Bounds(1, 1000, 10_000, 0.0), turns) for engine in engines]
-        flood = [asyncio.create_task(lanes[0].submit([sample(1.0)], 60.0)) for _ in range(50)]
+        flood = [asyncio.create_task(lanes[0].submit([sample(1.0)], Terms(60.0))) for _ in range(50)]
         await settle()
         begin = now()
-        await lanes[1].submit([sample(2.0)], 60.0)
+        await lanes[1].submit([sample(2.0)], Terms(60.0))
         assert now() - begin <= 3 * ENGINE_S
         await asyncio.gather(*flood)
 
@@ -360,7 +360,7 @@ def test_every_row_returns_to_its_owner(
         async def one(shapes: list[tuple[int, int]], delay: float, leaves: bool) -> None:
             samples = [Sample(np.full(rows, float(next(tags))), width) for rows, width in shapes]
             await asyncio.sleep(delay * ENGINE_S)
-            asked: Awaitable[list[np.ndarray]] = lane.lane.submit(samples, 60.0)
+            asked: Awaitable[list[np.ndarray]] = lane.lane.submit(samples, Terms(60.0))
             if leaves:
                 asked = asyncio.wait_for(asked, 0.3 * ENGINE_S)
             try:
@@ -380,7 +380,7 @@ def test_every_row_returns_to_its_owner(
 
 async def ask_every(lane: Stage, pause_s: float, callers: Sequence[str], times: int) -> None:
     for n in range(times):
-        (answer,) = await lane.lane.submit([sample(float(n))], 60.0, callers[n % len(callers)])
+        (answer,) = await lane.lane.submit([sample(float(n))], Terms(60.0, callers[n % len(callers)]))
         assert answer == [n**2]
         await asyncio.sleep(pause_s)
 
@@ -415,7 +415,23 @@ def test_what_crashes_on_the_spot_fails_as_it_would_on_a_worker() -> None:
         lane = stage(seconds_per_slot=1e-6)
         await ask_every(lane, 0.03, ["a"], 10)
         with pytest.raises(EngineFault, match=r"structures\[1\]"):
-            await lane.lane.submit([sample(1.0), sample(np.nan)], 60.0, "a")
+            await lane.lane.submit([sample(1.0), sample(np.nan)], Terms(60.0, "a"))
         await ask_every(lane, 0.03, ["a"], 3)
+
+    virtual(scene)
+
+
+def test_samples_that_asked_to_be_alone_share_no_batch() -> None:
+    async def scene() -> None:
+        busy = stage()
+        first = busy.ask(sample(1.0))
+        await settle()
+        mates = [busy.ask(sample(2.0)), busy.ask(sample(3.0))]
+        alone = asyncio.create_task(busy.lane.submit([sample(4.0), sample(5.0)], Terms(60.0, alone=True)))
+        mates.append(busy.ask(sample(6.0)))
+        answers = await asyncio.gather(first, *mates, alone)
+        assert [float(value[0]) for answer in answers for value in answer] == [1.0, 4.0, 9.0, 36.0, 16.0, 25.0]
+        assert sorted(map(len, busy.engine.batches)) == [1, 1, 1, 3]
+        assert busy.lane.waiting_slots == 0
 
     virtual(scene)

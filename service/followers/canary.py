@@ -1,0 +1,72 @@
+"""The live canary of the isolation contract: a sampled request is run again alone, and must give the same answer."""
+
+import asyncio
+import itertools
+import math
+from typing import Final
+
+import numpy as np
+import structlog
+
+from service.errors import ServiceError
+from service.families.potential import Prediction
+from service.plane import Exchange, Options, Plane
+
+FORCE_TOLERANCE: Final = 1e-5
+"""eV/angstrom, of a force component in float32; larger forces may differ in proportion."""
+ENERGY_TOLERANCE: Final = 1e-6
+"""eV per atom."""
+_log: Final = structlog.get_logger("canary")
+
+
+class Canary:
+    """Repeats every n-th exchange alone.
+
+    Args:
+        plane: answers the repetition.
+        fraction: of the exchanges; 0 for none.
+
+    Attributes:
+        checked: structures that were compared.
+        violations: structures whose answer was another one alone. Anything but 0 is a fault of ours.
+    """
+
+    name = "canary"
+
+    def __init__(self, plane: Plane, fraction: float) -> None:
+        self.checked = 0
+        self.violations = 0
+        self._plane = plane
+        self._every = math.ceil(1 / fraction) if fraction > 0 else 0
+        self._seen = itertools.count(1)
+
+    def wants(self, exchange: Exchange) -> bool:
+        """Every n-th."""
+        return self._every > 0 and next(self._seen) % self._every == 0 and not exchange.options.deterministic
+
+    async def follow(self, exchange: Exchange) -> None:
+        """Run the structures again, each alone, and compare."""
+        model = exchange.answer.model
+        options = Options(
+            version=model.card.version,
+            forces_std=exchange.options.forces_std,
+            deterministic=True,
+            followed=False,
+        )
+        try:
+            again = await self._plane.predict(model.card.name, exchange.structures, options)
+        except (ServiceError, asyncio.CancelledError):
+            return  # a full queue or a shut-down says nothing of isolation
+        if again.model is not model:
+            return
+        for index, (alone, batched) in enumerate(zip(again.predictions, exchange.answer.predictions, strict=True)):
+            self.checked += 1
+            if not same(alone, batched):
+                self.violations += 1
+                _log.error("isolation violation", model=model.card.name, digest=model.stored.digest, index=index)
+
+
+def same(one: Prediction, other: Prediction) -> bool:
+    """Whether two predictions of one structure agree within the tolerance of the isolation contract."""
+    energy = abs(one.energy - other.energy) <= ENERGY_TOLERANCE * one.sample.rows + 1e-9 * abs(one.energy)
+    return energy and bool(np.allclose(one.forces, other.forces, rtol=1e-4, atol=FORCE_TOLERANCE))
