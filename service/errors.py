@@ -17,6 +17,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── UnsupportedEncoding (415)
 ├── UnsupportedMediaType (415)
 ├── UnsupportedElement (422)       an element that the model does not know
+├── OutOfDomain (422)              the model was not trained for it, and the caller wants no such answer
 ├── QueueFull (429)                ask again later
 ├── CallerLeft (499)               nobody is there to be answered
 ├── NotServed (501)                a part of a protocol that is not served here
@@ -173,6 +174,14 @@ class UnsupportedElement(ServiceError):
     code = "unsupported_element"
     status = 422
     title = "Element unknown to this model"
+
+
+class OutOfDomain(ServiceError):
+    """The model was not trained for a structure, and the caller asked for no answer in that case."""
+
+    code = "out_of_domain"
+    status = 422
+    title = "Out of the model's domain"
 
 
 class QueueFull(ServiceError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from contract.structures import Structure
+from service.errors import OutOfDomain
 from service.families.potential import Prediction, Sample
 from service.followers import Followers
 from service.lanes import Terms
@@ -27,6 +28,7 @@ class Options:
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
         caller: who asks, such as the address of a connection.
         deterministic: each structure is run alone, so that its answer is bitwise the same in every company.
+        refuse_out_of_domain: no answer if the model was not trained for one of the structures.
         followed: the followers of live traffic may look at it; not so what they ask themselves.
     """
 
@@ -35,6 +37,7 @@ class Options:
     timeout_s: float | None = None
     caller: Hashable = None
     deterministic: bool = False
+    refuse_out_of_domain: bool = False
     followed: bool = True
 
 
@@ -74,6 +77,7 @@ class Plane:
         Raises:
             UnknownModel, UnknownOutput, UnsupportedElement, TooLarge, CoincidentAtoms: nothing was run.
             QueueFull, DeadlineExceeded, Fault
+            OutOfDomain: the verdict on a structure is "out", and the options refuse that.
         """
         model = self.models.get(name, options.version)
         lane = model.lane(options.forces_std)
@@ -81,6 +85,8 @@ class Plane:
         answer = Answer(model, await lane.submit(samples, self._terms(options)))
         if options.followed:
             self.followers.show(Exchange(structures, options, answer))
+        if options.refuse_out_of_domain:
+            _refuse_out_of_domain(answer)
         return answer
 
     def _terms(self, options: Options) -> Terms:
@@ -96,3 +102,22 @@ class Plane:
         if sum(map(len, structures)) <= INLINE_ATOMS:
             return encode()
         return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
+
+
+def _refuse_out_of_domain(answer: Answer) -> None:
+    """Refuse the first structure for which the model was not trained.
+
+    Raises:
+        OutOfDomain: naming the reasons and the atoms.
+    """
+    for index, prediction in enumerate(answer.predictions):
+        domain = prediction.domain
+        if not domain.in_domain:
+            raise OutOfDomain(
+                f"structures[{index}] is out of the domain of model '{answer.model.card.name}': "
+                f"{' '.join(domain.reasons)}",
+                hint="Ask with on_out_of_domain=flag to get the answer and the verdict, or ask another model.",
+                index=index,
+                reasons=domain.reasons,
+                atoms=domain.atoms,
+            )

@@ -4,7 +4,7 @@ The tensors are the domain's: structures in, the gateway builds neighbour lists.
 energies and forces without knowing what a graph is. Source: https://github.com/kserve/open-inference-protocol.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from understudy.framing import Array, Head
 
 from contract.structures import Structure
 from service.api.framed import tensors_of
+from service.api.parse import refuses_out_of_domain
 from service.errors import UnknownOutput
 from service.models import MEMBERS, Model
-from service.plane import Answer
+from service.plane import Answer, Options
 
 NAME: Final = "understudy"
 PLATFORM: Final = "understudy_potential"
@@ -74,11 +75,23 @@ class Asked:
     as_json: frozenset[str]
     timeout_s: float | None
     deterministic: bool
+    refuse_out_of_domain: bool
     named: bool
 
     def wants(self, name: str) -> bool:
         """Whether an output belongs to the answer."""
         return any(tensor.name == name for tensor in self.outputs)
+
+    def options(self, model: Model, caller: Hashable, timeout_s: float | None) -> Options:
+        """What the plane is asked, by whom and until when."""
+        return Options(
+            version=model.card.version,
+            forces_std=self.wants("forces_std"),
+            timeout_s=timeout_s,
+            caller=caller,
+            deterministic=self.deterministic,
+            refuse_out_of_domain=self.refuse_out_of_domain,
+        )
 
 
 def outputs_of(model: Model) -> tuple[Tensor, ...]:
@@ -132,7 +145,8 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
         as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
     timeout_s = _timeout_s(parameters.get("timeout"))
     deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
-    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, named=entries is not None)
+    refuse = refuses_out_of_domain(parameters.get("us_on_out_of_domain", "flag"), "us_on_out_of_domain")
+    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, refuse, entries is not None)
 
 
 def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:

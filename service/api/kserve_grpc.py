@@ -26,7 +26,7 @@ from service.api.streams import in_order
 from service.errors import DeadlineExceeded, NotServed, UnknownModel
 from service.metrics import Answers
 from service.models import Model
-from service.plane import Options, Plane
+from service.plane import Plane
 from service.version import VERSION
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -169,7 +169,7 @@ class InferenceService:
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
-        options = Options(model.card.version, asked.wants("forces_std"), timeout_s, context.peer(), asked.deterministic)
+        options = asked.options(model, context.peer(), timeout_s)
         return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
 
     async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:

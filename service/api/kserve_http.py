@@ -22,7 +22,7 @@ from service.api.kserve import (
 from service.api.leaving import unless_caller_leaves
 from service.errors import NotReady
 from service.models import Model
-from service.plane import Answer, Options, Plane
+from service.plane import Answer, Plane
 from service.version import VERSION
 
 EXTENSIONS: Final = ["binary_tensor_data", "model_configuration"]
@@ -69,9 +69,7 @@ async def infer(request: Request) -> Response:
     framed = await read_framed(request, plane.limits)
     asked = read_asked(framed.head, model, plane.limits.id_bytes)
     refuse_missing(asked, framed.structures)
-    options = Options(
-        model.card.version, asked.wants("forces_std"), asked.timeout_s, request.scope.get("client"), asked.deterministic
-    )
+    options = asked.options(model, request.scope.get("client"), asked.timeout_s)
     answer = await unless_caller_leaves(request, plane.predict(model.card.name, framed.structures, options))
     return _response(answer, asked)
 

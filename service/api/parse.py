@@ -11,7 +11,7 @@ from understudy.framing import Array
 
 from contract.errors import BadShape, BadType
 from contract.structures import MAX_COORDINATE_ANGSTROM, Structure, checked_structure
-from service.errors import MalformedJson, MissingField, TooMany, UnknownField
+from service.errors import BadRequest, MalformedJson, MissingField, TooMany, UnknownField
 from service.settings import Limits
 
 FIELDS: Final = ("numbers", "positions", "cell", "pbc")
@@ -54,6 +54,17 @@ def refuse_unknown(names: Iterable[str], allowed: Sequence[str], where: str) -> 
                 field=name[:60],
                 expected=list(allowed),
             )
+
+
+def refuses_out_of_domain(choice: Any, field: str) -> bool:
+    """Whether a caller wants a refusal in place of an answer that is flagged as out of the domain.
+
+    Raises:
+        BadRequest
+    """
+    if choice not in ("flag", "refuse"):
+        raise BadRequest(f"{field} is {str(choice)[:40]}.", hint="Give flag or refuse.", field=field)
+    return bool(choice == "refuse")
 
 
 def structures_from_json(value: Any, limits: Limits) -> list[Structure]:

@@ -15,7 +15,7 @@ from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
 from service.api.body import read_body
 from service.api.framed import apart_if_large, read_framed, tensors_of
 from service.api.leaving import unless_caller_leaves
-from service.api.parse import json_object, refuse_unknown, structures_from_json
+from service.api.parse import json_object, refuse_unknown, refuses_out_of_domain, structures_from_json
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
 from service.families.potential import Prediction
@@ -25,7 +25,7 @@ from service.settings import Limits
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
-_OPTIONS: Final = ("outputs", "timeout_s", "deterministic")
+_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", "on_out_of_domain")
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -37,6 +37,7 @@ class Asked:
     outputs: frozenset[str] = frozenset()
     timeout_s: float | None = None
     deterministic: bool = False
+    refuse_out_of_domain: bool = False
 
 
 async def predict(request: Request) -> Response:
@@ -50,6 +51,7 @@ async def predict(request: Request) -> Response:
         timeout_s=asked.timeout_s,
         caller=request.scope.get("client"),
         deterministic=asked.deterministic,
+        refuse_out_of_domain=asked.refuse_out_of_domain,
     )
     work = plane.predict(request.path_params["model"], asked.structures, options)
     answer = await unless_caller_leaves(request, work)
@@ -149,6 +151,7 @@ def _asked(said: dict[str, Any], structures: list[Structure], request: Request) 
         _outputs(said.get("outputs", [])),
         None if timeout_s is None else _seconds(timeout_s),
         _flag(said.get("deterministic", False), "deterministic"),
+        refuses_out_of_domain(said.get("on_out_of_domain", "flag"), "on_out_of_domain"),
     )
 
 
