@@ -45,6 +45,13 @@ class PredictRequest(_Part):
 
     structures: list[StructureIn] = Field(min_length=1)
     outputs: list[OptionalOutput] = Field([], description="asked for in addition to energy, forces and stress")
+    timeout_s: float | None = Field(None, gt=0, description="seconds that the answer may take")
+    deterministic: bool = Field(
+        False, description="run each structure alone, so that its answer is bitwise the same in every company"
+    )
+    on_out_of_domain: Literal["flag", "refuse"] = Field(
+        "flag", description="refuse: 422 in place of an answer where the model was not trained"
+    )
 
 
 class DomainVerdict(_Part):
