@@ -1,6 +1,5 @@
 """The live canary of the isolation contract: a sampled request is run again alone, and must give the same answer."""
 
-import asyncio
 import itertools
 import math
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from service.errors import ServiceError
+from service.errors import DeadlineExceeded, QueueFull
 from service.families.potential import Prediction
 from service.plane import Exchange, Options, Plane
 
@@ -50,13 +49,14 @@ class Canary:
         options = Options(
             version=model.card.version,
             forces_std=exchange.options.forces_std,
+            caller=exchange.options.caller,  # so that whoever is alone on the gateway still counts as alone
             deterministic=True,
             followed=False,
         )
         try:
             again = await self._plane.predict(model.card.name, exchange.structures, options)
-        except (ServiceError, asyncio.CancelledError):
-            return  # a full queue or a shut-down says nothing of isolation
+        except (QueueFull, DeadlineExceeded):
+            return  # a busy gateway says nothing of isolation
         if again.model is not model:
             return
         for index, (alone, batched) in enumerate(zip(again.predictions, exchange.answer.predictions, strict=True)):

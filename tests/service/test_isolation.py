@@ -40,30 +40,25 @@ def random_structures(count: int, seed: int) -> list[Structure]:
     return structures
 
 
-def test_ten_thousand_random_mixes_change_no_answer(repository: Path) -> None:
-    stored = ModelRepository(repository).load("tiny")
+def assert_same_in_every_company(root: Path, name: str, structures: list[Structure], mixes: int) -> None:
+    stored = ModelRepository(root).load(name)
     family = Potential.of(stored.card)
     compute = compute_of(family, OnnxRuntime(1).open(stored, "model.onnx"))
-    samples = [family.encode(structure) for structure in random_structures(300, seed=1)]
+    samples = [family.encode(structure) for structure in structures]
     alone = [compute([sample])[0] for sample in samples]
     rng = np.random.default_rng(2)
-    for _ in range(MIXES):
+    for _ in range(mixes):
         chosen = rng.integers(0, len(samples), int(rng.integers(2, 5)))  # the same one twice is allowed
         mixed = compute([samples[n] for n in chosen])
         assert all(same(alone[n], prediction) for n, prediction in zip(chosen, mixed, strict=True))
 
 
+def test_ten_thousand_random_mixes_change_no_answer(repository: Path) -> None:
+    assert_same_in_every_company(repository, "tiny", random_structures(300, seed=1), MIXES)
+
+
 def test_a_shipped_model_gives_the_same_answer_in_every_company() -> None:
-    stored = ModelRepository(MODEL_REPO).load("malonaldehyde")
-    family = Potential.of(stored.card)
-    compute = compute_of(family, OnnxRuntime(1).open(stored, "model.onnx"))
-    samples = [family.encode(structure) for structure in random_structures(60, seed=3)]
-    alone = [compute([sample])[0] for sample in samples]
-    rng = np.random.default_rng(4)
-    for _ in range(100):
-        chosen = rng.integers(0, len(samples), 4)
-        mixed = compute([samples[n] for n in chosen])
-        assert all(same(alone[n], prediction) for n, prediction in zip(chosen, mixed, strict=True))
+    assert_same_in_every_company(MODEL_REPO, "malonaldehyde", random_structures(60, seed=3), 100)
 
 
 def body(structures: list[dict[str, Any]], **options: Any) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import httpx
 import pytest
 from wires import malonaldehyde
 
-FLUORINE_FREE = {"numbers": [6, 8], "positions": [[0, 0, 0], [0, 0, 1.2]]}
+CARBON_MONOXIDE = {"numbers": [6, 8], "positions": [[0, 0, 0], [0, 0, 1.2]]}
 
 
 def test_refuse_names_structure_reasons_and_atoms(gateway: httpx.Client) -> None:
-    asked: dict[str, Any] = {"structures": [malonaldehyde(), FLUORINE_FREE]}
+    asked: dict[str, Any] = {"structures": [malonaldehyde(), CARBON_MONOXIDE]}
     flagged = gateway.post("/v1/predict/tiny", json=asked)
     verdicts = [result["domain"]["verdict"] for result in flagged.json()["results"]]
     assert verdicts[1] == "out"
