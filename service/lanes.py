@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from service.errors import DeadlineExceeded, EngineFault, QueueFull, ServiceError, TooMany
+from service.tenants import NOBODY, Priority, Tenant
 from service.workers import Workers
 
 PADDING: Final = 1.3
@@ -68,11 +69,15 @@ class Terms:
         timeout_s: seconds after which nobody waits any more.
         caller: who asks, such as the address of a connection; None if that is not known.
         alone: each sample is run in a batch of its own, so that its answer is bitwise the same in every company.
+        tenant: who shares the gateway with others.
+        priority: bulk work waits for interactive work, but for a least share.
     """
 
     timeout_s: float
     caller: Hashable = None
     alone: bool = False
+    tenant: Tenant = NOBODY
+    priority: Priority = "interactive"
 
 
 @dataclass(slots=True)

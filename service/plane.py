@@ -13,6 +13,7 @@ from service.followers import Followers
 from service.lanes import Terms
 from service.models import Model, Models
 from service.settings import Limits
+from service.tenants import NOBODY, Priority, Tenant
 
 INLINE_ATOMS: Final = 300
 OPTIONAL_OUTPUTS: Final = ("forces_std", "atomic_energies")
@@ -30,6 +31,8 @@ class Options:
         deterministic: each structure is run alone, so that its answer is bitwise the same in every company.
         refuse_out_of_domain: no answer if the model was not trained for one of the structures.
         followed: the followers of live traffic may look at it; not so what they ask themselves.
+        tenant: the group or the machine for whom it is asked.
+        priority: bulk work waits for interactive work, but for a least share.
     """
 
     version: str | None = None
@@ -39,6 +42,8 @@ class Options:
     deterministic: bool = False
     refuse_out_of_domain: bool = False
     followed: bool = True
+    tenant: Tenant = NOBODY
+    priority: Priority = "interactive"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +96,7 @@ class Plane:
 
     def _terms(self, options: Options) -> Terms:
         timeout_s = min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
-        return Terms(timeout_s, options.caller, options.deterministic)
+        return Terms(timeout_s, options.caller, options.deterministic, options.tenant, options.priority)
 
     async def _encode(self, model: Model, structures: Sequence[Structure]) -> list[Sample]:
         """Neighbour lists: a few atoms here and now, many on another thread so that nobody else waits."""

@@ -13,10 +13,11 @@ from understudy.framing import Array, Head
 
 from contract.structures import Structure
 from service.api.framed import tensors_of
-from service.api.parse import refuses_out_of_domain
+from service.api.parse import priority_named, refuses_out_of_domain
 from service.errors import UnknownOutput
 from service.models import MEMBERS, Model
 from service.plane import Answer, Options
+from service.tenants import Priority, Tenant
 
 NAME: Final = "understudy"
 PLATFORM: Final = "understudy_potential"
@@ -76,13 +77,14 @@ class Asked:
     timeout_s: float | None
     deterministic: bool
     refuse_out_of_domain: bool
+    priority: Priority
     named: bool
 
     def wants(self, name: str) -> bool:
         """Whether an output belongs to the answer."""
         return any(tensor.name == name for tensor in self.outputs)
 
-    def options(self, model: Model, caller: Hashable, timeout_s: float | None) -> Options:
+    def options(self, model: Model, caller: Hashable, tenant: Tenant, timeout_s: float | None) -> Options:
         """What the plane is asked, by whom and until when."""
         return Options(
             version=model.card.version,
@@ -91,6 +93,8 @@ class Asked:
             caller=caller,
             deterministic=self.deterministic,
             refuse_out_of_domain=self.refuse_out_of_domain,
+            tenant=tenant,
+            priority=self.priority,
         )
 
 
@@ -146,7 +150,16 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
     timeout_s = _timeout_s(parameters.get("timeout"))
     deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
     refuse = refuses_out_of_domain(parameters.get("us_on_out_of_domain", "flag"), "us_on_out_of_domain")
-    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, refuse, entries is not None)
+    return Asked(
+        _id(head.get("id"), id_bytes),
+        tensors,
+        as_json,
+        timeout_s,
+        deterministic,
+        refuse,
+        _priority(parameters),
+        entries is not None,
+    )
 
 
 def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
@@ -209,6 +222,19 @@ def _timeout_s(microseconds: Any) -> float | None:
     if not isinstance(microseconds, int) or isinstance(microseconds, bool) or microseconds < 0:
         raise _malformed("parameters.timeout", "a whole number of microseconds")
     return microseconds / 1e6 or None
+
+
+def _priority(parameters: Mapping[str, Any]) -> Priority:
+    """`us_priority` by name, or `priority` as Triton counts: 0 is the usual one, 1 the highest.
+
+    Source: ModelQueuePolicy in https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto.
+    """
+    if "us_priority" in parameters:
+        return priority_named(parameters["us_priority"], "us_priority")
+    level = parameters.get("priority", 0)
+    if not isinstance(level, int) or isinstance(level, bool) or level < 0:
+        raise _malformed("parameters.priority", "a whole number: 0 or 1 for interactive, 2 or more for bulk")
+    return "interactive" if level <= 1 else "bulk"
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

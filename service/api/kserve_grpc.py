@@ -17,6 +17,7 @@ from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
 
+from service.access import tenant_of_peer
 from service.api.edge import log_fault, request_id_of
 from service.api.framed import apart_if_large
 from service.api.grpc_refusals import Refusal, refusal_of
@@ -169,7 +170,7 @@ class InferenceService:
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
-        options = asked.options(model, context.peer(), timeout_s)
+        options = asked.options(model, context.peer(), tenant_of_peer(context.peer()), timeout_s)
         return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
 
     async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from understudy.framing import HEADER_LENGTH, encode
 from understudy.framing import MEDIA_TYPE as BINARY
 
+from service.access import tenant_of
 from service.api.framed import read_framed
 from service.api.kserve import (
     NAME,
@@ -69,7 +70,7 @@ async def infer(request: Request) -> Response:
     framed = await read_framed(request, plane.limits)
     asked = read_asked(framed.head, model, plane.limits.id_bytes)
     refuse_missing(asked, framed.structures)
-    options = asked.options(model, request.scope.get("client"), asked.timeout_s)
+    options = asked.options(model, request.scope.get("client"), tenant_of(request.scope), asked.timeout_s)
     answer = await unless_caller_leaves(request, plane.predict(model.card.name, framed.structures, options))
     return _response(answer, asked)
 

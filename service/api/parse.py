@@ -13,6 +13,7 @@ from contract.errors import BadShape, BadType
 from contract.structures import MAX_COORDINATE_ANGSTROM, Structure, checked_structure
 from service.errors import BadRequest, MalformedJson, MissingField, TooMany, UnknownField
 from service.settings import Limits
+from service.tenants import PRIORITIES, Priority
 
 FIELDS: Final = ("numbers", "positions", "cell", "pbc")
 TENSORS: Final = ("numbers", "positions", "natoms", "cell", "pbc")
@@ -65,6 +66,18 @@ def refuses_out_of_domain(choice: Any, field: str) -> bool:
     if choice not in ("flag", "refuse"):
         raise BadRequest(f"{field} is {str(choice)[:40]}.", hint="Give flag or refuse.", field=field)
     return bool(choice == "refuse")
+
+
+def priority_named(choice: Any, field: str) -> Priority:
+    """A priority by its name.
+
+    Raises:
+        BadRequest
+    """
+    for priority in PRIORITIES:
+        if choice == priority:
+            return priority
+    raise BadRequest(f"{field} is {str(choice)[:40]}.", hint=f"Give {' or '.join(PRIORITIES)}.", field=field)
 
 
 def structures_from_json(value: Any, limits: Limits) -> list[Structure]:

@@ -12,20 +12,28 @@ from understudy.framing import MEDIA_TYPE as BINARY
 
 from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
+from service.access import tenant_of
 from service.api.body import read_body
 from service.api.framed import apart_if_large, read_framed, tensors_of
 from service.api.leaving import unless_caller_leaves
-from service.api.parse import json_object, refuse_unknown, refuses_out_of_domain, structures_from_json
+from service.api.parse import (
+    json_object,
+    priority_named,
+    refuse_unknown,
+    refuses_out_of_domain,
+    structures_from_json,
+)
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
 from service.families.potential import Prediction
 from service.models import Model
 from service.plane import OPTIONAL_OUTPUTS, Answer, Options, Plane
 from service.settings import Limits
+from service.tenants import Priority
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
-_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", "on_out_of_domain")
+_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", "on_out_of_domain", "priority")
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -38,6 +46,7 @@ class Asked:
     timeout_s: float | None = None
     deterministic: bool = False
     refuse_out_of_domain: bool = False
+    priority: Priority = "interactive"
 
 
 async def predict(request: Request) -> Response:
@@ -52,6 +61,8 @@ async def predict(request: Request) -> Response:
         caller=request.scope.get("client"),
         deterministic=asked.deterministic,
         refuse_out_of_domain=asked.refuse_out_of_domain,
+        tenant=tenant_of(request.scope),
+        priority=asked.priority,
     )
     work = plane.predict(request.path_params["model"], asked.structures, options)
     answer = await unless_caller_leaves(request, work)
@@ -152,6 +163,7 @@ def _asked(said: dict[str, Any], structures: list[Structure], request: Request) 
         None if timeout_s is None else _seconds(timeout_s),
         _flag(said.get("deterministic", False), "deterministic"),
         refuses_out_of_domain(said.get("on_out_of_domain", "flag"), "on_out_of_domain"),
+        priority_named(said.get("priority", "interactive"), "priority"),
     )
 
 

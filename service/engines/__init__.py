@@ -1,6 +1,6 @@
 """What runs the graphs. An engine knows tensors and nothing of chemistry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -10,11 +10,43 @@ from contract.repository import StoredModel
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
+class Stop:
+    """Tells a running call, from another thread, that nobody waits for it any more.
+
+    Attributes:
+        asked: it was told.
+    """
+
+    __slots__ = ("_how", "asked")
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._how: Callable[[], None] | None = None
+
+    def ask(self) -> None:
+        """Stop the call, if it can be stopped; it may as well run to its end."""
+        self.asked = True
+        if self._how is not None:
+            self._how()
+
+    def by(self, how: Callable[[], None]) -> None:
+        """A runner says how its call is stopped; at once, if that was asked for before."""
+        self._how = how
+        if self.asked:
+            how()
+
+
 class Runner(Protocol):
     """One graph, ready to run; safe to call from several threads at once."""
 
-    def __call__(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        """All outputs of the graph by name."""
+    def __call__(self, tensors: Tensors, stop: Stop | None = None) -> dict[str, NDArray[Any]]:
+        """All outputs of the graph by name.
+
+        Args:
+            tensors: the inputs by name.
+            stop: while it runs the call may be told to stop; it then raises whatever the engine raises. A runner that
+                cannot be stopped leaves this alone.
+        """
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from contract.errors import UnsafeArtefact
 from contract.repository import StoredModel
 from contract.signatures import GRAPHS
-from service.engines import Runner, Tensors
+from service.engines import Runner, Stop, Tensors
 from service.engines.onnx_file import read_self_contained
 
 _LOG_ERRORS: Final = 3
@@ -48,10 +48,18 @@ class OnnxRuntime:
         self.provider = session.get_providers()[0]
         outputs = [spec.name for spec in GRAPHS[stored.card.family][file].outputs]
 
-        def run(tensors: Tensors) -> dict[str, NDArray[Any]]:
-            return dict(zip(outputs, session.run(outputs, tensors), strict=True))
+        def run(tensors: Tensors, stop: Stop | None = None) -> dict[str, NDArray[Any]]:
+            options = None if stop is None else _stopped_by(stop)
+            return dict(zip(outputs, session.run(outputs, tensors, options), strict=True))
 
         return run
+
+
+def _stopped_by(stop: Stop) -> onnxruntime.RunOptions:
+    """Options of a call that ends before its next node when it is told to."""
+    options = onnxruntime.RunOptions()
+    stop.by(lambda: setattr(options, "terminate", True))
+    return options
 
 
 def _options() -> onnxruntime.SessionOptions:

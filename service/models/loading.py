@@ -6,7 +6,7 @@ from typing import Any
 from contract.card import ModelCard
 from contract.errors import ModelNotFound
 from contract.repository import ModelRepository, StoredModel
-from service.engines import Engine, Runner
+from service.engines import Engine, Runner, Stop
 from service.errors import NonFiniteAnswer
 from service.families.potential import Potential, Prediction, Sample
 from service.lanes import Bounds, Lane, Turns
@@ -50,8 +50,8 @@ def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
 def compute_of(family: Potential, runner: Runner) -> Any:
     """What a lane runs on a worker: collate, engine, split, decode."""
 
-    def compute(samples: Sequence[Sample]) -> Sequence[Prediction | NonFiniteAnswer]:
-        outputs = runner(family.collate(samples))
+    def compute(samples: Sequence[Sample], stop: Stop | None = None) -> Sequence[Prediction | NonFiniteAnswer]:
+        outputs = runner(family.collate(samples), stop)
         try:
             parts = family.split(outputs, samples)
             return [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]

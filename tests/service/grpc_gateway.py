@@ -86,7 +86,7 @@ class GatedEngine(PairEngine):
     def open(self, stored: StoredModel, file: str) -> "GatedEngine":
         return self
 
-    def __call__(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, tensors: Mapping[str, np.ndarray], stop: object = None) -> dict[str, np.ndarray]:
         self.begun.release()
         assert self.gate.wait(30.0)
         return super().__call__(tensors)

@@ -16,6 +16,7 @@ from contract.errors import DigestMismatch, RepositoryError, UnsafeArtefact
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository, StoredModel
 from contract.signatures import POTENTIAL
+from service.engines import Stop
 from service.engines.onnx_file import read_self_contained
 from service.engines.onnxruntime import OnnxRuntime
 
@@ -123,3 +124,12 @@ def test_a_model_whose_files_are_not_those_of_its_card_is_not_loaded(tmp_path: P
     with pytest.raises(RepositoryError) as refusal:
         ModelRepository(tmp_path / "repo").load("tiny")
     assert isinstance(refusal.value, DigestMismatch | UnsafeArtefact)
+
+
+def test_a_call_that_nobody_waits_for_is_stopped(stored: Callable[[onnx.ModelProto], StoredModel]) -> None:
+    run, stop = OnnxRuntime(1).open(stored(pair_graph(POTENTIAL)), "model.onnx"), Stop()
+    assert run(BATCH, stop)["forces"].shape == (9, 3)
+    stop.ask()
+    with pytest.raises(Exception, match="terminate"):
+        run(BATCH, stop)
+    assert run(BATCH, Stop())["forces"].shape == (9, 3)

@@ -64,7 +64,7 @@ class PairEngine:
     def open(self, stored: StoredModel, file: str) -> "PairEngine":
         return self
 
-    def __call__(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, tensors: Mapping[str, np.ndarray], stop: object = None) -> dict[str, np.ndarray]:
         positions, neighbours = tensors["positions"], tensors["neighbours"]
         d = positions[neighbours] - positions[:, None] + tensors["shifts"]
         u = np.maximum(0, 1 - (d**2).sum(-1) / CUTOFF**2).astype(np.float32)

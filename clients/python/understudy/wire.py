@@ -14,6 +14,7 @@ Matrix = tuple[Vector, Vector, Vector]
 Voigt = tuple[float, float, float, float, float, float]
 Verdict = Literal["in", "edge", "out"]
 OptionalOutput = Literal["forces_std", "atomic_energies"]
+Priority = Literal["interactive", "bulk"]
 
 UNITS: Final[Mapping[str, str]] = {
     "positions": "angstrom",
@@ -51,6 +52,9 @@ class PredictRequest(_Part):
     )
     on_out_of_domain: Literal["flag", "refuse"] = Field(
         "flag", description="refuse: 422 in place of an answer where the model was not trained"
+    )
+    priority: Priority = Field(
+        "interactive", description="bulk waits for interactive work of everyone, but for a least share"
     )
 
 
