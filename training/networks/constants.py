@@ -1,6 +1,6 @@
 """Numbers of a network that are not trained, held in the dtype of its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,16 +15,16 @@ class ExactConstants(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._exact: dict[str, float] = {}
+        self._exact: dict[str, torch.Tensor] = {}
 
-    def register_constant(self, name: str, value: float) -> None:
-        """Hold a number as a buffer that no state dict contains."""
-        self._exact[name] = value
+    def register_constant(self, name: str, value: float | Sequence[float]) -> None:
+        """Hold a number, or a row of them, as a buffer that no state dict contains."""
+        self._exact[name] = torch.tensor(value, dtype=torch.float64)
         self.register_buffer(name, torch.tensor(value), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """What every cast and move of a module goes through."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in self._exact.items():
-            self.get_buffer(name).fill_(value)
+            self.get_buffer(name).copy_(value)
         return self
