@@ -4,13 +4,21 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import InvalidCard
+from contract.layout import is_companion
 
 SCHEMA_VERSION: Final = 1
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+def _own_name(name: str) -> str:
+    if is_companion(name):
+        raise ValueError("a name that ends so is kept for a further graph of another model")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$"), AfterValidator(_own_name)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

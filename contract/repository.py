@@ -1,8 +1,10 @@
 """The model repository on disk: one folder a model, checked by sha256, safe to open.
 
     <name>/config.pbtxt, card.json, MODEL_CARD.md, plots, <version>/model.onnx, model.pt, reference.npz, ...
+    <name>-members/config.pbtxt, <version>/model.onnx
 
-Publishing writes a complete folder beside the old one and renames it into place, so a reader never sees half a model.
+Publishing writes complete folders beside the old ones and renames them into place, the card with the last, so a reader
+never sees half a model.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from contract.card import ModelCard, ModelFile, read_card
 from contract.errors import DigestMismatch, ModelNotFound, UnsafeArtefact
+from contract.layout import companions_of, place_of
 from contract.triton_config import triton_config
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -40,9 +43,9 @@ class StoredModel:
         Raises:
             ModelNotFound: the card lists no such file.
         """
-        if f"{self.card.version}/{name}" not in {f.path for f in self.card.files}:
+        if not self.has(name):
             raise ModelNotFound(f"model '{self.card.name}' version {self.card.version} has no file {name}")
-        return self.folder / name
+        return self.folder.parents[1] / place_of(self.card.name, f"{self.card.version}/{name}")
 
     def has(self, name: str) -> bool:
         """Whether the card lists this file."""
@@ -73,7 +76,7 @@ class ModelRepository:
         folder = self.root / name
         card = read_card(folder / "card.json")
         for entry in card.files:
-            _verify(folder, entry)
+            _verify(self.root / place_of(card.name, entry.path), entry)
         return StoredModel(card, folder / card.version, model_digest(card))
 
     def publish(self, card: ModelCard, artefacts: Path) -> Path:
@@ -90,14 +93,17 @@ class ModelRepository:
             DigestMismatch, UnsafeArtefact: the artefacts are not what the card says.
         """
         for entry in card.files:
-            _verify(artefacts, entry)
+            _verify(artefacts / entry.path, entry)
         self.root.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{card.name}-", dir=self.root))
-        shutil.copytree(artefacts, staged, dirs_exist_ok=True)
-        (staged / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
-        (staged / "config.pbtxt").write_text(triton_config(card))
-        staged.chmod(0o755)
-        return _swap(staged, self.root / card.name)
+        with tempfile.TemporaryDirectory(prefix=f".{card.name}-", dir=self.root) as name:
+            staged = Path(name)
+            _stage(card, artefacts, staged)
+            for companion in companions_of(card.name):
+                _add(staged / companion, self.root / companion, card.version)
+            _swap(staged / card.name, self.root / card.name)
+            for companion in companions_of(card.name):
+                _leave_only(self.root / companion, card.version, staged / companion)
+        return self.root / card.name
 
 
 def model_digest(card: ModelCard) -> str:
@@ -124,8 +130,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _verify(folder: Path, entry: ModelFile) -> None:
-    path = folder / entry.path
+def _verify(path: Path, entry: ModelFile) -> None:
     if path.is_symlink() or path.parent.is_symlink():
         raise UnsafeArtefact(f"{path} is a symbolic link; a model's files must be plain files")
     if not path.is_file():
@@ -136,11 +141,43 @@ def _verify(folder: Path, entry: ModelFile) -> None:
         raise DigestMismatch(f"{path} differs from the sha256 on its card; restore it or publish the model again")
 
 
-def _swap(staged: Path, target: Path) -> Path:
+def _stage(card: ModelCard, artefacts: Path, staged: Path) -> None:
+    """Lay out a model's folder, and those of its further graphs, in an empty folder."""
+    folder = staged / card.name
+    shutil.copytree(artefacts, folder)
+    folder.chmod(0o755)
+    (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n")
+    (folder / "config.pbtxt").write_text(triton_config(card))
+    for companion, graph in companions_of(card.name).items():
+        path = f"{card.version}/{graph}"
+        if (folder / path).exists():
+            (staged / companion / card.version).mkdir(parents=True)
+            (folder / path).rename(staged / place_of(card.name, path))
+            (staged / companion / "config.pbtxt").write_text(triton_config(card, graph))
+
+
+def _add(staged: Path, target: Path, version: str) -> None:
+    """Move a version into a companion, beside the one that the old card still names."""
+    if staged.exists():
+        target.mkdir(exist_ok=True)
+        _swap(staged / version, target / version)
+
+
+def _leave_only(companion: Path, version: str, staged: Path) -> None:
+    """Take from a companion what the new card does not name, all of it if the card names nothing in it."""
+    if not staged.exists():
+        shutil.rmtree(companion, ignore_errors=True)
+        return
+    os.replace(staged / "config.pbtxt", companion / "config.pbtxt")
+    for old in companion.iterdir():
+        if old.is_dir() and old.name != version:
+            shutil.rmtree(old)
+
+
+def _swap(staged: Path, target: Path) -> None:
     """Move `staged` to `target`; what was there is removed only after the new folder is in place."""
     old = staged.with_name(staged.name + ".old")
     if target.exists():
         os.rename(target, old)
     os.rename(staged, target)
     shutil.rmtree(old, ignore_errors=True)
-    return target

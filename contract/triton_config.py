@@ -1,18 +1,19 @@
 """A model card as a Triton config.pbtxt. Never edited by hand. The gateway collates, so Triton does not batch."""
 
 from contract.card import ModelCard
+from contract.layout import GRAPH, folder_of
 from contract.signatures import GRAPHS, TRITON_TYPES, TensorSpec
 
 
-def triton_config(card: ModelCard) -> str:
-    """config.pbtxt of a model for Triton's onnxruntime backend on GPUs; free sizes are -1."""
-    signature = GRAPHS[card.family]["model.onnx"]
+def triton_config(card: ModelCard, graph: str = GRAPH) -> str:
+    """config.pbtxt of one graph of a model for Triton's onnxruntime backend on GPUs; free sizes are -1."""
+    signature = GRAPHS[card.family][graph]
     sizes = {"M": card.committee.members}
     return "\n".join(
         [
-            f'name: "{card.name}"',
+            f'name: "{folder_of(card.name, graph)}"',
             'backend: "onnxruntime"',
-            'default_model_filename: "model.onnx"',
+            f'default_model_filename: "{GRAPH}"',
             "max_batch_size: 0",
             *(_tensor("input", spec, sizes) for spec in signature.inputs),
             *(_tensor("output", spec, sizes) for spec in signature.outputs),

@@ -91,7 +91,7 @@ def _announce(started: "Started") -> None:
         card = model.card
         members = f"{card.committee.members} members" if card.committee.members > 1 else "1 member"
         _console.print(f"  {card.name} version {card.version}  {members}  {model.stored.digest[:12]}  {card.purpose}")
-    _console.print(f"Engine: {engine.name}, {engine.provider}, {engine.concurrency} calls at once of 1 thread each")
+    _console.print(f"Engine: {engine.description}, {engine.concurrency} calls at once")
     for line in started.doors:
         _console.print(line, markup=False)
     _console.print(f"Serving at {url}  (documentation: {url}/docs)")

@@ -1,6 +1,7 @@
 """What runs the graphs. An engine knows tensors and nothing of chemistry."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -49,20 +50,36 @@ class Runner(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What runs the graphs.
+
+    Attributes:
+        engine: such as "onnxruntime".
+        version: of that engine.
+        device: what the last opened graph really runs on, such as "cpu" or "cuda".
+    """
+
+    engine: str
+    version: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.version} on {self.device}"
+
+
 class Engine(Protocol):
     """Opens the graphs of verified models.
 
     Attributes:
-        name: such as "onnxruntime 1.31.1".
-        provider: what the last opened graph really runs on, such as "CPUExecutionProvider".
-        concurrency: calls that may usefully run at once.
-        threads: threads of one call.
+        concurrency: calls that run at once.
     """
 
-    name: str
-    provider: str
     concurrency: int
-    threads: int
+
+    @property
+    def description(self) -> Description:
+        """Name, version and device, for people and receipts."""
 
     def open(self, stored: StoredModel, file: str) -> Runner:
         """Load one graph file of a model, such as "model.onnx".

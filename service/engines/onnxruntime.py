@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from contract.errors import UnsafeArtefact
 from contract.repository import StoredModel
 from contract.signatures import GRAPHS
-from service.engines import Runner, Stop, Tensors
+from service.engines import Description, Runner, Stop, Tensors
 from service.engines.onnx_file import read_self_contained
 
 _LOG_ERRORS: Final = 3
@@ -25,12 +25,9 @@ class OnnxRuntime:
         concurrency: calls that run at once.
     """
 
-    threads = 1
-
     def __init__(self, concurrency: int) -> None:
-        self.name = f"onnxruntime {onnxruntime.__version__}"
-        self.provider = "CPUExecutionProvider"
         self.concurrency = concurrency
+        self.description = Description("onnxruntime", onnxruntime.__version__, "cpu")
 
     def open(self, stored: StoredModel, file: str) -> Runner:
         """Load one graph and check that it takes and gives what its family's signature says.
@@ -41,11 +38,10 @@ class OnnxRuntime:
         path = stored.file(file)
         content = read_self_contained(path)
         try:
-            session = onnxruntime.InferenceSession(content, _options(), providers=[self.provider])
+            session = onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # the binding's exceptions share no base of their own
-            raise UnsafeArtefact(f"{path} cannot be loaded by {self.name}: {str(error).splitlines()[0]}") from error
+            raise UnsafeArtefact(f"{path} cannot be loaded by ONNX Runtime: {str(error).splitlines()[0]}") from error
         _refuse_other_signature(session, stored, file)
-        self.provider = session.get_providers()[0]
         outputs = [spec.name for spec in GRAPHS[stored.card.family][file].outputs]
 
         def run(tensors: Tensors, stop: Stop | None = None) -> dict[str, NDArray[Any]]:

@@ -18,6 +18,7 @@ from contract.card import (
     ModelCard,
     Split,
     Training,
+    checked_card,
     read_card,
 )
 from contract.errors import DigestMismatch, InvalidCard, ModelNotFound, UnsafeArtefact
@@ -148,6 +149,47 @@ def test_a_file_that_is_not_on_the_card_is_not_opened(repository: ModelRepositor
         repository.load("toy").file("model_members.onnx")
 
 
+def test_the_graph_of_the_members_has_a_folder_of_its_own_that_is_no_model(tmp_path: Path, artefacts: Path) -> None:
+    (artefacts / "1" / "model_members.onnx").write_bytes(b"members")
+    models = ModelRepository(tmp_path / "models")
+    models.publish(card_of(artefacts), artefacts)
+    stored = models.load("toy")
+    assert stored.file("model_members.onnx") == models.root / "toy-members" / "1" / "model.onnx"
+    assert stored.file("model_members.onnx").read_bytes() == b"members"
+    assert sorted(p.name for p in (models.root / "toy-members").iterdir()) == ["1", "config.pbtxt"]
+    assert models.names() == ["toy"]
+    with pytest.raises(ModelNotFound):
+        models.load("toy-members")
+
+
+def test_a_changed_graph_of_the_members_is_refused(tmp_path: Path, artefacts: Path) -> None:
+    (artefacts / "1" / "model_members.onnx").write_bytes(b"members")
+    models = ModelRepository(tmp_path / "models")
+    models.publish(card_of(artefacts), artefacts)
+    (models.root / "toy-members" / "1" / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(DigestMismatch, match="toy-members"):
+        models.load("toy")
+
+
+def test_the_companion_follows_the_versions_of_its_model(tmp_path: Path, artefacts: Path) -> None:
+    models, members = ModelRepository(tmp_path / "models"), artefacts / "1" / "model_members.onnx"
+    members.write_bytes(b"members")
+    models.publish(card_of(artefacts), artefacts)
+    (artefacts / "1").rename(artefacts / "2")
+    models.publish(card_of(artefacts, "2"), artefacts)
+    assert models.load("toy").file("model_members.onnx").parent.name == "2"
+    assert sorted(p.name for p in (models.root / "toy-members").iterdir()) == ["2", "config.pbtxt"]
+    (artefacts / "2" / "model_members.onnx").unlink()
+    models.publish(card_of(artefacts, "2"), artefacts)
+    assert [p.name for p in models.root.iterdir()] == ["toy"]
+
+
+def test_a_name_that_ends_as_a_companion_is_no_name_for_a_model(artefacts: Path) -> None:
+    card = card_of(artefacts).model_dump() | {"name": "toy-members"}
+    with pytest.raises(InvalidCard, match="kept for a further graph"):
+        checked_card(**card)
+
+
 def test_the_triton_configuration_states_every_tensor_and_leaves_batching_to_the_gateway(artefacts: Path) -> None:
     text = triton_config(card_of(artefacts))
     assert 'name: "energy", data_type: TYPE_FP64, dims: [ 2, -1 ]' in text
@@ -161,3 +203,6 @@ def test_triton_reads_the_configuration(artefacts: Path) -> None:
     model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
     config = text_format.Parse(triton_config(card_of(artefacts)), model_config.ModelConfig())
     assert [t.name for t in config.output] == ["energy", "forces", "virial", "atomic_energy"]
+    members = text_format.Parse(triton_config(card_of(artefacts), "model_members.onnx"), model_config.ModelConfig())
+    assert members.name == "toy-members"
+    assert members.output[-1].name == "member_forces"

@@ -133,7 +133,7 @@ def test_the_command_tells_what_it_serves_and_ends_when_it_is_told_to(repository
             assert told[-1], told
         assert [line.split()[0] for line in told[:2]] == ["anything", "tiny"]
         assert "onnxruntime" in told[2]
-        assert "CPUExecutionProvider" in told[2]
+        assert "on cpu" in told[2]
         assert f"http://127.0.0.1:{port}" in told[-1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             wait_for_listening(client)

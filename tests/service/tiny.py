@@ -20,6 +20,7 @@ from contract.repository import ModelRepository, StoredModel, describe_files
 from contract.signatures import POTENTIAL, POTENTIAL_MEMBERS, Signature
 from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
+from service.engines import Description
 
 CUTOFF = 3.0
 AMPLITUDES = (1.0, 1.1, 0.9, 1.05)
@@ -59,7 +60,7 @@ def pair_energy(structure: Structure, amplitude: float = float(np.mean(AMPLITUDE
 class PairEngine:
     """The graph's function in NumPy, tensor in, tensor out: a legitimate engine."""
 
-    name, provider, concurrency, threads = "numpy", "NumPy", 2, 1
+    concurrency, description = 2, Description("numpy", np.__version__, "cpu")
 
     def open(self, stored: StoredModel, file: str) -> "PairEngine":
         return self

@@ -137,7 +137,7 @@ def test_the_next_version_takes_the_place_of_a_damaged_one(candidate: Candidate,
     assert models.load("waters").card.version == "4"
 
 
-@pytest.mark.parametrize("name", ["Water", "../waters", "", "w" * 65])
+@pytest.mark.parametrize("name", ["Water", "../waters", "", "w" * 65, "waters-members"])
 def test_a_name_that_no_repository_holds_is_refused_before_the_export(
     candidate: Candidate, repository: ModelRepository, name: str
 ) -> None:
