@@ -11,6 +11,7 @@ UnderstudyError
 │   │   ├── UnknownElement
 │   │   ├── CoordinateRange
 │   │   ├── CoincidentAtoms
+│   │   ├── ImpossibleDistances
 │   │   ├── MissingCell
 │   │   └── SingularCell
 │   └── TooLarge                over a limit (413)
@@ -110,6 +111,13 @@ class CoincidentAtoms(UnphysicalInput):
 
     code = "coincident_atoms"
     title = "Coincident atoms"
+
+
+class ImpossibleDistances(UnphysicalInput):
+    """Most atoms are nearer to another than any two nuclei in matter: most likely a wrong unit of length."""
+
+    code = "impossible_distances"
+    title = "Impossible distances"
 
 
 class MissingCell(UnphysicalInput):

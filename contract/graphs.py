@@ -16,13 +16,18 @@ from numba import njit
 from numpy.typing import NDArray
 from vesin import NeighborList
 
-from contract.errors import CoincidentAtoms, TooLarge
+from contract.errors import CoincidentAtoms, ImpossibleDistances, TooLarge
 from contract.structures import Structure
 
 COINCIDENT_ANGSTROM: Final = 0.01
+IMPOSSIBLE_ANGSTROM: Final = 0.2
+"""No two nuclei are so near one another in matter; bonds given in nanometres are 0.07 to 0.2."""
 BUCKETS: Final = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BRUTE_FORCE_ATOMS: Final = 200
 DEFAULT_MAX_PAIRS: Final = 50_000_000
+LISTER_CELLS: Final = 100_000
+WIDE_ANGSTROM: Final = 1000.0
+"""Beyond this float32 positions lose digits that matter: 1e-4 angstrom."""
 
 _per_thread = threading.local()
 
@@ -33,7 +38,7 @@ class Graph:
 
     Attributes:
         species: int64 [n], atomic numbers.
-        positions: float32 [n, 3], angstrom, wrapped into the cell and relative to their centre.
+        positions: float32 [n, 3], angstrom, wrapped into the cell, without wide empty gaps, relative to their centre.
         neighbours: int64 [n, K], index of each neighbour within the structure; padding points at the atom itself.
         shifts: float32 [n, K, 3], lattice translation in angstrom.
         slots: int64 [n, K], the slot of the reversed pair in the neighbour's row.
@@ -87,21 +92,30 @@ def build_graph(structure: Structure, cutoff: float, max_pairs: int = DEFAULT_MA
         index: which structure of a request this is, for the error message.
 
     Raises:
-        TooLarge: more pairs than allowed.
+        TooLarge: more pairs than allowed, or atoms strewn over a space too large to be searched.
         CoincidentAtoms: two atoms closer than 0.01 angstrom, naming them.
+        ImpossibleDistances: half of the atoms or more are within 0.2 angstrom of another.
     """
-    positions, cell = _wrapped(structure)
-    if len(structure) > BRUTE_FORCE_ATOMS or structure.pbc.any():
-        _refuse_dense(positions, cell, structure.pbc, cutoff, max_pairs, index)
-    first, second, images = _half_list(positions, cell, structure.pbc, cutoff)
+    points, box = _wrapped(structure)
+    in_vacuum = not structure.pbc.any()
+    small = in_vacuum and len(structure) <= BRUTE_FORCE_ATOMS
+    if not small or points.max() - points.min() > WIDE_ANGSTROM:
+        points, box = _without_empty_space(points, box, structure.pbc, 2.0 * cutoff)
+    if small:
+        first, second = _pairs_in_vacuum(points, cutoff * cutoff)
+        images = np.zeros((len(first), 3), np.int32)
+    else:
+        _refuse_dense(points, structure, cutoff, max_pairs, index)
+        _refuse_strewn(box, cutoff, index)
+        first, second, images = _half_list(points, box, cutoff)
     if 2 * len(first) > max_pairs:
         raise _too_large(2 * len(first), max_pairs, index)
     degree = np.bincount(first, minlength=len(structure)) + np.bincount(second, minlength=len(structure))
     width = max(1, int(degree.max()))
-    layout = _fill(first, second, images, positions, cell, width, 2.0 * cutoff)
+    layout = _fill(first, second, images, points, box, width, 2.0 * cutoff)
     neighbours, shifts, slots, nearest, nearest_distance = layout
-    _refuse_coincident(nearest, nearest_distance, index)
-    centred = (positions - positions.mean(axis=0)).astype(np.float32)
+    _refuse_close(nearest, nearest_distance, index)
+    centred = (points - points.mean(axis=0)).astype(np.float32)
     return Graph(
         structure.numbers, centred, neighbours, shifts, slots, cutoff, 2 * len(first), nearest, nearest_distance
     )
@@ -149,15 +163,52 @@ def _wrapped(structure: Structure) -> tuple[NDArray[np.float64], NDArray[np.floa
     return structure.positions - turns @ structure.cell, structure.cell
 
 
+def _without_empty_space(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], widest: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same pairs in a small box that is periodic in every direction: what the lister can search quickly.
+
+    Along each lattice vector, an empty gap wider than two cutoffs is narrowed to that: nothing reaches across it before
+    or after, and all other distances stay. A direction that is not periodic ends in such a gap. (vesin 0.6 searches
+    forever, or divides by zero, where a box is long and thin, or partly periodic with an atom far outside.)
+
+    Args:
+        positions: angstrom [n, 3], wrapped.
+        cell: angstrom [3, 3]; of a molecule any.
+        pbc: bool [3].
+        widest: angstrom, at least twice the cutoff.
+
+    Returns:
+        Positions and box; the images of pairs count the same lattice vectors.
+    """
+    frame = cell if pbc.any() else np.eye(3)
+    inverse = np.linalg.inv(frame)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    along = positions @ inverse * heights
+    lengths = np.where(pbc, heights, np.inf)
+    for axis in range(3):
+        along[:, axis], lengths[axis] = _narrowed(along[:, axis], lengths[axis], widest)
+    return along / heights @ frame, frame * (lengths / heights)[:, None]
+
+
+def _narrowed(along: NDArray[np.float64], length: float, widest: float) -> tuple[NDArray[np.float64], float]:
+    """Places on a ring, after every gap between them that is too wide was narrowed, and the ring's new length."""
+    order = np.argsort(along, kind="stable")
+    sorted_ = along[order]
+    gaps = np.diff(sorted_, append=sorted_[0] + length)
+    excess = np.maximum(gaps - widest, 0.0)
+    if not excess.any():
+        return along, length
+    narrowed = np.empty_like(along)
+    narrowed[order] = sorted_ - sorted_[0] - np.concatenate([[0.0], np.cumsum(excess[:-1])])
+    return narrowed, float(narrowed[order[-1]] + min(gaps[-1], widest))
+
+
 def _half_list(
-    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+    points: NDArray[np.float64], box: NDArray[np.float64], cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Each pair once, as (i, j, T): T int32 [p, 3]. The order depends on this structure alone."""
-    if len(positions) <= BRUTE_FORCE_ATOMS and not pbc.any():
-        first, second = _pairs_in_vacuum(positions, cutoff * cutoff)
-        return first, second, np.zeros((len(first), 3), np.int32)
-    lister = _lister(cutoff)
-    i, j, images = lister.compute(points=positions, box=cell, periodic=pbc, quantities="ijS", copy=True)
+    i, j, images = _lister(cutoff).compute(points=points, box=box, periodic=True, quantities="ijS", copy=True)
     return i.astype(np.int64), j.astype(np.int64), images
 
 
@@ -170,15 +221,10 @@ def _lister(cutoff: float) -> NeighborList:
 
 
 def _refuse_dense(
-    positions: NDArray[np.float64],
-    cell: NDArray[np.float64],
-    pbc: NDArray[np.bool_],
-    cutoff: float,
-    max_pairs: int,
-    index: int,
+    positions: NDArray[np.float64], structure: Structure, cutoff: float, max_pairs: int, index: int
 ) -> None:
     """Estimate the number of pairs from atoms per cutoff-sized box, in O(n log n), before any list is made."""
-    images = _image_density(cell, pbc, cutoff)
+    images = _image_density(structure, cutoff)
     if len(positions) ** 2 * images <= max_pairs:
         return
     box = np.floor((positions - positions.min(axis=0)) / cutoff).astype(np.int64)
@@ -188,12 +234,28 @@ def _refuse_dense(
         raise _too_large(int(min(estimate, 2**62)), max_pairs, index)
 
 
-def _image_density(cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float) -> float:
+def _refuse_strewn(box: NDArray[np.float64], cutoff: float, index: int) -> None:
+    """Refuse a box that vesin cannot cut into cells: it makes at most 10^5, which leaves none for a thin direction."""
+    cells = np.maximum(1.0, np.floor(1.0 / np.linalg.norm(np.linalg.inv(box), axis=0) / cutoff))
+    shrink = (LISTER_CELLS / cells.prod()) ** (1.0 / 3.0)
+    if shrink < 1.0 and cells.min() * shrink < 2.0:
+        raise TooLarge(
+            f"structures[{index}] is strewn over {' x '.join(f'{n:,.0f}' for n in cells)} boxes as wide as the cutoff.",
+            hint="Check that positions and cell are in angstrom, or split the system.",
+            field="positions",
+            index=index,
+            limit=LISTER_CELLS,
+            got=int(cells.prod()),
+            unit="cutoff-sized boxes",
+        )
+
+
+def _image_density(structure: Structure, cutoff: float) -> float:
     """How many periodic copies of the cell fit into one cutoff-sized box (at least 1)."""
-    if not pbc.any():
+    if structure.cell is None or not structure.pbc.any():
         return 1.0
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    return float(np.prod(np.where(pbc, np.maximum(1.0, cutoff / heights), 1.0)))
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0)
+    return float(np.prod(np.where(structure.pbc, np.maximum(1.0, cutoff / heights), 1.0)))
 
 
 def _too_large(pairs: int, max_pairs: int, index: int) -> TooLarge:
@@ -208,19 +270,34 @@ def _too_large(pairs: int, max_pairs: int, index: int) -> TooLarge:
     )
 
 
-def _refuse_coincident(nearest: NDArray[np.int64], distance: NDArray[np.float64], index: int) -> None:
+def _refuse_close(nearest: NDArray[np.int64], distance: NDArray[np.float64], index: int) -> None:
     close = np.flatnonzero(distance < COINCIDENT_ANGSTROM)
-    if close.size == 0:
-        return
-    atom = int(close[0])
-    raise CoincidentAtoms(
-        f"structures[{index}]: atoms {atom} and {int(nearest[atom])} are {distance[atom]:.2e} angstrom apart.",
-        hint="Remove the duplicate; positions are in angstrom.",
-        field="positions",
-        index=index,
-        atoms=close[:10].tolist(),
-        count=int(close.size),
-    )
+    if close.size:
+        raise CoincidentAtoms(
+            f"structures[{index}]: {_pair(nearest, distance, int(close[0]))} apart.",
+            hint="Remove the duplicate; positions are in angstrom.",
+            **_facts(close, nearest, index),
+        )
+    close = np.flatnonzero(distance < IMPOSSIBLE_ANGSTROM)
+    if 2 * close.size > len(distance):
+        raise ImpossibleDistances(
+            f"structures[{index}]: {_pair(nearest, distance, int(close[0]))} apart, nearer than any nuclei in matter.",
+            hint="Positions and cell are in angstrom: multiply nanometres by 10.",
+            **_facts(close, nearest, index),
+            limit=IMPOSSIBLE_ANGSTROM,
+            unit="angstrom",
+        )
+
+
+def _pair(nearest: NDArray[np.int64], distance: NDArray[np.float64], atom: int) -> str:
+    if nearest[atom] == atom:
+        return f"atom {atom} and its own image are {distance[atom]:.2e} angstrom"
+    return f"atoms {atom} and {int(nearest[atom])} are {distance[atom]:.2e} angstrom"
+
+
+def _facts(close: NDArray[np.intp], nearest: NDArray[np.int64], index: int) -> dict[str, Any]:
+    pair = [int(close[0]), int(nearest[close[0]])]
+    return {"field": "positions", "index": index, "pair": pair, "atoms": close[:10].tolist(), "count": int(close.size)}
 
 
 @njit(cache=True)

@@ -122,6 +122,7 @@ def _positions(value: Any, n_atoms: int, index: int) -> NDArray[np.float64]:
             field="positions",
             index=index,
             atoms=far[:_NAMED].tolist(),
+            count=int(far.size),
             limit=MAX_COORDINATE_ANGSTROM,
             unit="angstrom",
         )
@@ -157,14 +158,24 @@ def _periodic_cell(box: NDArray[np.float64] | None, pbc: NDArray[np.bool_], inde
             field="cell",
             index=index,
         )
+    if (np.abs(box) > MAX_COORDINATE_ANGSTROM).any():
+        raise CoordinateRange(
+            f"structures[{index}].cell has a component beyond {MAX_COORDINATE_ANGSTROM:.0e} angstrom.",
+            hint="Cell vectors are in angstrom; for a molecule in vacuum send pbc=false.",
+            field="cell",
+            index=index,
+            limit=MAX_COORDINATE_ANGSTROM,
+            unit="angstrom",
+        )
     box = _completed(box, pbc)
     area = np.linalg.norm(np.cross(np.roll(box, -1, axis=0), np.roll(box, -2, axis=0)), axis=1)
     volume = abs(np.linalg.det(box))
     height = np.divide(volume, area, out=np.zeros(3), where=area > 0)
     if not (height > MIN_CELL_HEIGHT_ANGSTROM).all():
         raise SingularCell(
-            f"structures[{index}].cell spans no volume: its planes are {np.round(height, 4).tolist()} angstrom apart.",
-            hint="Give three linearly independent lattice vectors in angstrom.",
+            f"structures[{index}].cell is flat: its lattice planes are {np.round(height, 4).tolist()} angstrom apart, "
+            f"and {MIN_CELL_HEIGHT_ANGSTROM} is the least.",
+            hint="Give three linearly independent lattice vectors in angstrom; reduce a very skewed cell.",
             field="cell",
             index=index,
         )

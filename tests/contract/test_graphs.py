@@ -1,12 +1,14 @@
 """Neighbour batches: against a brute-force oracle, in cells of any shape, alone and together."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from contract.errors import CoincidentAtoms, TooLarge
+from contract.errors import CoincidentAtoms, ImpossibleDistances, TooLarge
 from contract.graphs import BUCKETS, Graph, bucket, build_graph, collate
 from contract.structures import Structure, checked_structure
 
@@ -146,6 +148,61 @@ def test_coincident_atoms_are_refused_across_the_boundary_of_a_cell() -> None:
     cell = np.diag([8.0, 8.0, 8.0])
     with pytest.raises(CoincidentAtoms):
         build_graph(checked_structure([13, 13], [[0.0, 0.0, 0.0], [8.0, 8.0, 8.0]], cell, pbc=True), CUTOFF)
+
+
+FAR = [1e2, 1e4, 9e5, -9e5]
+
+
+def clusters(seed: int, n: int, far: list[float], axes: list[int]) -> NDArray[np.float64]:
+    """A cluster of n atoms, and a copy of it far away along some axes for each distance."""
+    generator = np.random.default_rng(seed)
+    near = np.stack(np.unravel_index(np.arange(n), (4, 4, 4)), -1) * 1.5 + generator.uniform(-0.2, 0.2, (n, 3))
+    away = np.isin(np.arange(3), axes)
+    return np.concatenate([near, *(near + distance * away for distance in far)])
+
+
+@pytest.mark.parametrize(
+    ("pbc", "axes"),
+    [
+        (False, [0]),
+        (False, [0, 1, 2]),
+        ([True, False, False], [1]),
+        ([True, False, False], [1, 2]),
+        ([True, True, False], [2]),
+        (True, [2]),
+        (True, [0, 1, 2]),
+    ],
+    ids=str,
+)
+def test_clusters_far_apart_have_the_pairs_and_the_digits_that_each_has_alone(pbc: Any, axes: list[int]) -> None:
+    cell = np.diag(np.where(np.isin(np.arange(3), axes) & np.array(pbc), 1e6, 12.0))
+    for n in (9, 60):
+        alone = build_graph(checked_structure([6] * n, clusters(0, n, [], axes), cell, pbc), CUTOFF)
+        far = build_graph(checked_structure([6] * 5 * n, clusters(0, n, FAR, axes), cell, pbc), CUTOFF)
+        assert far.n_pairs == 5 * alone.n_pairs
+        pairs = [pair for pair in listed(far) if pair[0] < n]
+        assert [pair[:2] for pair in pairs] == [pair[:2] for pair in listed(alone)]
+        np.testing.assert_allclose([p[2] for p in pairs], [p[2] for p in listed(alone)], atol=2e-3)
+
+
+@pytest.mark.parametrize("cell", [np.diag([6.0, 6.0, 9e5]), np.diag([6.0, 9e5, 9e5]), np.diag([2.0, 2200.0, 2200.0])])
+def test_long_and_flat_cells_are_searched_like_any_other(cell: NDArray[np.float64]) -> None:
+    structure = checked_structure([6, 6], [[0.0, 0.0, 0.0], [1.2, 0.0, 0.0]], cell, True)
+    expected = [(i, j) for i, j, _ in oracle(structure, CUTOFF)]
+    assert sorted((i, j) for i, j, _ in listed(build_graph(structure, CUTOFF))) == sorted(expected)
+
+
+def test_atoms_strewn_over_more_boxes_than_can_be_searched_are_refused() -> None:
+    strewn = np.arange(120_000)[:, None] * np.array([8.0, 0.0, 0.0])
+    with pytest.raises(TooLarge) as refusal:
+        build_graph(checked_structure([6] * 120_000, strewn), CUTOFF)
+    assert refusal.value.facts["unit"] == "cutoff-sized boxes"
+
+
+def test_positions_in_nanometres_are_refused_with_a_hint() -> None:
+    with pytest.raises(ImpossibleDistances, match="multiply nanometres by 10") as refusal:
+        build_graph(checked_structure([8, 1, 1], [[0, 0, 0], [0.096, 0, 0], [-0.024, 0.093, 0]]), CUTOFF, index=3)
+    assert (refusal.value.facts["pair"], refusal.value.facts["index"]) == ([0, 1], 3)
 
 
 def test_extreme_density_is_refused_before_pairs_are_listed() -> None:
