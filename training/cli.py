@@ -66,6 +66,27 @@ def publish(
     _say(f"published {name}: {folder}")
 
 
+def sample(
+    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs/*-frames-*.")],
+    labeller: Annotated[
+        Path, typer.Option(exists=True, help="Published ANI networks: folder or .tar.gz in NeuroChem's format.")
+    ],
+    runs: RunsOption = Path("runs"),
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+) -> None:
+    """Make structures and label them with a reference: frames.extxyz, ready to train on."""
+    import torch
+    import yaml
+
+    from training.sampling.organic import OrganicConfig, sample_organic
+
+    torch.set_num_threads(threads)
+    with _plain_errors():
+        settings = OrganicConfig.model_validate(yaml.safe_load(config.read_text()))
+        frames = sample_organic(settings, labeller, runs / settings.name)
+    _say(f"sampled {settings.name}: {frames}")
+
+
 @data.command("list")
 def list_data() -> None:
     """Public data sets that can be fetched, with their licence."""

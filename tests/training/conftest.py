@@ -1,8 +1,11 @@
 """Small structures and batches for everything that trains, exports or imports networks."""
 
+import bz2
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +18,19 @@ from training.networks.hipnn import Batch, HipNN, HipNNConfig
 
 ELEMENTS = [1, 6, 8, 13]
 CUTOFF = 4.0
+
+NEUROCHEM_PARAMS = """TM = 1
+Rcr = 4.0e+00
+Rca = 2.5e+00
+EtaR = [1.6e+01]
+ShfR = [9.0e-01,1.6e+00]
+Zeta = [8.0e+00]
+ShfZ = [4.0e-01,1.2e+00]
+EtaA = [8.0e+00]
+ShfA = [9.0e-01,1.7e+00]
+Atyp = [H,C]
+"""
+NEUROCHEM_WIDTHS = [16, 5, 4, 1]  # 2 elements x 2 + 3 pairs x 4
 
 BatchOf = Callable[..., Batch]
 NetworkOf = Callable[..., HipNN]
@@ -29,6 +45,18 @@ def hippynn() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("hippynn")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path) -> Path:
+    """A folder with a tiny ANI ensemble for H and C in NeuroChem's files."""
+    return _write_ensemble(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def write_network() -> Callable[..., None]:
+    """Writes one network of that ensemble: write_network(folder, element, rng, activations="996")."""
+    return _write_network
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +134,30 @@ def _chain(n_atoms: int, seed: int) -> Structure:
         if np.linalg.norm(positions - candidate, axis=1).min() > 0.9:
             positions = np.vstack([positions, candidate])
     return checked_structure(rng.choice(ELEMENTS[:3], n_atoms), positions)
+
+
+def _write_ensemble(root: Path) -> Path:
+    """Two members for H and C in NeuroChem's files."""
+    rng = np.random.default_rng(0)
+    for member in range(2):
+        folder = root / f"train{member}" / "networks"
+        folder.mkdir(parents=True)
+        for element in "HC":
+            _write_network(folder, element, rng)
+    (root / "tiny.params").write_text(NEUROCHEM_PARAMS)
+    (root / "sae_linfit.dat").write_text("H,0=-0.6\nC,1=-38.1\n")
+    return root
+
+
+def _write_network(folder: Path, element: str, rng: np.random.Generator, activations: str = "996") -> None:
+    blocks = []
+    for k, (n_in, n_out) in enumerate(pairwise(NEUROCHEM_WIDTHS)):
+        name = f"ANN-{element}.nnf-l{k + 1}"
+        rng.normal(size=(n_out, n_in)).astype("<f4").tofile(folder / f"{name}.wparam")
+        rng.normal(size=n_out).astype("<f4").tofile(folder / f"{name}.bparam")
+        blocks.append(
+            f"layer [\nnodes={n_out};\nactivation={activations[k]};\nblocksize={n_in};\n"
+            f"weights=FILE:{name}.wparam[{n_in * n_out}];\nbiases=FILE:{name}.bparam[{n_out}];\n]\n"
+        )
+    text = f"inputsize={NEUROCHEM_WIDTHS[0]};\natom_net {element} $\n{''.join(blocks)}$\n"
+    (folder / f"ANN-{element}.nnf").write_bytes(b"100=\n" + bz2.compress(text.encode()))

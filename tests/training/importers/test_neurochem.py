@@ -1,10 +1,9 @@
 """Published ANI ensembles: values that their authors' code gives, and files that are not what they should be."""
 
-import bz2
 import json
 import tarfile
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,48 +16,6 @@ from contract.units import HARTREE_EV
 from training.importers.errors import ImportRefused, UnreadableCheckpoint, UnsupportedExperiment
 from training.importers.neurochem import read_neurochem
 from training.networks.hipnn import Batch
-
-PARAMS = """TM = 1
-Rcr = 4.0e+00
-Rca = 2.5e+00
-EtaR = [1.6e+01]
-ShfR = [9.0e-01,1.6e+00]
-Zeta = [8.0e+00]
-ShfZ = [4.0e-01,1.2e+00]
-EtaA = [8.0e+00]
-ShfA = [9.0e-01,1.7e+00]
-Atyp = [H,C]
-"""
-WIDTHS = [16, 5, 4, 1]  # 2 elements x 2 + 3 pairs x 4
-
-
-@pytest.fixture
-def ensemble(tmp_path: Path) -> Path:
-    """Two members for H and C in NeuroChem's files."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / "tiny"
-    for member in range(2):
-        folder = root / f"train{member}" / "networks"
-        folder.mkdir(parents=True)
-        for element in "HC":
-            _write_network(folder, element, rng)
-    (root / "tiny.params").write_text(PARAMS)
-    (root / "sae_linfit.dat").write_text("H,0=-0.6\nC,1=-38.1\n")
-    return root
-
-
-def _write_network(folder: Path, element: str, rng: np.random.Generator, activations: str = "996") -> None:
-    blocks = []
-    for k, (n_in, n_out) in enumerate(pairwise(WIDTHS)):
-        name = f"ANN-{element}.nnf-l{k + 1}"
-        rng.normal(size=(n_out, n_in)).astype("<f4").tofile(folder / f"{name}.wparam")
-        rng.normal(size=n_out).astype("<f4").tofile(folder / f"{name}.bparam")
-        blocks.append(
-            f"layer [\nnodes={n_out};\nactivation={activations[k]};\nblocksize={n_in};\n"
-            f"weights=FILE:{name}.wparam[{n_in * n_out}];\nbiases=FILE:{name}.bparam[{n_out}];\n]\n"
-        )
-    text = f"inputsize={WIDTHS[0]};\natom_net {element} $\n{''.join(blocks)}$\n"
-    (folder / f"ANN-{element}.nnf").write_bytes(b"100=\n" + bz2.compress(text.encode()))
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
@@ -82,20 +39,23 @@ def test_an_ensemble_is_read_from_a_folder_or_an_archive(ensemble: Path, packed:
         ("train1/networks/ANN-H.nnf-l1.wparam", b"\0" * 12, UnreadableCheckpoint, "12 bytes"),
         ("train0/networks/ANN-C.nnf", b"100=\nnot bz2", UnreadableCheckpoint, "ANN-C.nnf"),
         ("sae_linfit.dat", b"H,0=-0.6\n", UnreadableCheckpoint, "self energy for C"),
-        ("tiny.params", PARAMS.replace("[8.0e+00]", "[8.0e+00,9.0e+00]", 1).encode(), UnsupportedExperiment, "Zeta"),
-        ("tiny.params", PARAMS.replace(",1.6e+00", "").encode(), UnreadableCheckpoint, "the descriptor has 14"),
+        ("tiny.params", ("[8.0e+00]\nShfZ", "[8.0e+00,9.0e+00]\nShfZ"), UnsupportedExperiment, "Zeta"),
+        ("tiny.params", (",1.6e+00", ""), UnreadableCheckpoint, "the descriptor has 14"),
         ("tiny.params", b"Rcr = 4.0\n", UnreadableCheckpoint, "Atyp"),
-        ("tiny.params", PARAMS.replace("9.0e-01", "nine").encode(), UnreadableCheckpoint, "nine"),
+        ("tiny.params", ("9.0e-01", "nine"), UnreadableCheckpoint, "nine"),
     ],
 )
-def test_a_damaged_file_is_named(ensemble: Path, file: str, content: bytes, kind: type, says: str) -> None:
-    (ensemble / file).write_bytes(content)
+def test_a_damaged_file_is_named(
+    ensemble: Path, file: str, content: bytes | tuple[str, str], kind: type, says: str
+) -> None:
+    path = ensemble / file
+    path.write_bytes(content if isinstance(content, bytes) else path.read_text().replace(*content).encode())
     with pytest.raises(kind, match=says):
         read_neurochem(ensemble)
 
 
-def test_other_activations_are_refused(ensemble: Path) -> None:
-    _write_network(ensemble / "train1/networks", "C", np.random.default_rng(1), "956")
+def test_other_activations_are_refused(ensemble: Path, write_network: Any) -> None:
+    write_network(ensemble / "train1/networks", "C", np.random.default_rng(1), "956")
     with pytest.raises(UnsupportedExperiment, match=r"\['9', '5', '6'\]"):
         read_neurochem(ensemble)
 

@@ -1,0 +1,83 @@
+"""From a published committee to frames that the training pipelines read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from typer.testing import CliRunner
+
+from contract.structures import checked_structure
+from training.data.extxyz import ExtxyzKeys, read_extxyz
+from training.data.provenance import Provenance
+from training.data.splits import split_by_group
+from training.sampling.errors import NothingKept
+from training.sampling.organic import OrganicConfig, sample_organic
+from training.simulators.ani import AniReference
+
+pytest.importorskip("rdkit", reason="the extra `sampling` is not installed")
+
+CONFIG = OrganicConfig(
+    name="tiny", molecules=12, groups=3, conformers=1, frames=2, turned=1, dimers=3, seed=3,
+    most_spread_ev=1e9, highest_force_ev=1e9,
+)  # fmt: skip
+DECLARED = Provenance(name="tiny", origin="test", licence="MIT", level_of_theory="random", citation="none")
+
+
+@pytest.fixture
+def frames(ensemble: Path, tmp_path: Path) -> Path:
+    return sample_organic(CONFIG, ensemble, tmp_path / "run")
+
+
+def test_frames_hold_the_reference_labels(frames: Path, ensemble: Path) -> None:
+    kept = read(frames, index=":")
+    record = json.loads((frames.parent / "sampling.json").read_text())
+    assert record["frames"] == len(kept)
+    assert set(record["kinds"]) >= {"conformer", "dynamics", "dimer"}
+    atoms = kept[len(kept) // 2]
+    labels = AniReference(ensemble).label([checked_structure(atoms.numbers, atoms.positions)])
+    assert atoms.info["REF_energy"] == pytest.approx(labels.energy[0], abs=1e-5)
+    assert np.allclose(atoms.arrays["REF_forces"], labels.forces, rtol=1e-5, atol=1e-4)
+
+
+def test_the_training_pipelines_read_them_and_no_molecule_is_split(frames: Path) -> None:
+    dataset = read_extxyz(frames, DECLARED, ExtxyzKeys(group="group"))
+    assert dataset.forces is not None
+    parts = split_by_group(dataset, (0.34, 0.33, 0.33), seed=0)
+    names = [{read(frames, index=int(i)).info["molecule"] for i in part} for part in (parts.train, parts.test)]
+    whole = [{one for name in part for one in name.split(".")} for part in names]
+    assert not whole[0] & whole[1]
+
+
+def test_the_same_seed_gives_the_same_frames(frames: Path, ensemble: Path, tmp_path: Path) -> None:
+    again = sample_organic(CONFIG, ensemble, tmp_path / "again")
+    first, second = (read(path, index=-1) for path in (frames, again))
+    assert np.array_equal(first.positions, second.positions)
+
+
+def test_frames_on_which_the_committee_disagrees_are_left_out(frames: Path, ensemble: Path, tmp_path: Path) -> None:
+    labels = AniReference(ensemble).label([checked_structure(a.numbers, a.positions) for a in read(frames, index=":")])
+    middle = float(np.median(labels.energy_std / np.sqrt([len(a) for a in read(frames, index=":")])))
+    sample_organic(CONFIG.model_copy(update={"most_spread_ev": middle}), ensemble, tmp_path / "strict")
+    record = json.loads((tmp_path / "strict" / "sampling.json").read_text())
+    assert abs(record["left_out"] - record["frames"]) <= 1
+
+
+def test_limits_that_nothing_meets_are_an_error(ensemble: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingKept, match="most_spread_ev"):
+        sample_organic(CONFIG.model_copy(update={"most_spread_ev": 1e-12}), ensemble, tmp_path / "none")
+
+
+def test_the_command_says_what_is_wrong_with_the_labeller(tmp_path: Path) -> None:
+    import typer
+
+    from training.cli import sample
+
+    app = typer.Typer()
+    app.command()(sample)
+    (tmp_path / "c.yaml").write_text("name: tiny\nmolecules: 2\n")
+    (tmp_path / "no.tar.gz").write_bytes(b"no")
+    done = CliRunner().invoke(app, [str(tmp_path / "c.yaml"), "--labeller", str(tmp_path / "no.tar.gz")])
+    assert done.exit_code == 1
+    assert "neither a folder" in done.stderr

@@ -1,0 +1,178 @@
+"""Molecules of C, H, N and O and their shapes, made with RDKit: a list, substituted scaffolds, conformers, dynamics.
+
+Shapes are explored with the MMFF94 force field, which is fast and keeps bonds; what they are worth is for the labeller
+to say. RDKit (BSD-3-Clause) is in the extra `sampling`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.units import KCAL_MOL_EV
+from training.sampling.langevin import langevin
+
+SUBSTITUENTS: Final = (
+    "C", "CC", "CC(C)", "C=C", "C#C", "O", "CO", "OC", "N", "CN", "CN(C)", "NC", "N#C", "N#CC", "O=C", "CC(=O)",
+    "OC(=O)", "COC(=O)", "NC(=O)", "CNC(=O)", "CC(=O)N", "CC(=O)O", "O=[N+]([O-])",
+)  # fmt: skip
+SCAFFOLDS: Final = (
+    "CC", "CCO", "CCN", "CC=O", "CC(C)=O", "CC(=O)O", "CC(N)=O", "C=C", "CC=C", "CC#C", "CC#N",
+    "C1CC1", "C1CCC1", "C1CCCC1", "C1CCCCC1", "C1=CCCC1", "C1CCOC1", "C1CCNC1", "C1CCOCC1", "C1CCNCC1", "N1CCCC1",
+    "N1CCOCC1", "C1CO1", "C1CN1", "c1ccccc1", "c1ccc(C)cc1", "c1ccc(O)cc1", "c1cccc(N)c1", "c1ccncc1", "c1cccnc1",
+    "c1ccccn1", "c1ncccn1", "c1cnccn1", "c1ccc[nH]1", "c1ccco1", "c1c[nH]cn1", "c1cc[nH]n1", "n1cccc1", "n1ccnc1",
+    "c1cnco1", "c1ccc2[nH]ccc2c1",
+)  # fmt: skip
+MOST_ATOMS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Molecule:
+    """A molecule by its canonical SMILES; numbers int64 [n]."""
+
+    smiles: str
+    numbers: NDArray[np.int64]
+
+
+def molecules() -> list[Molecule]:
+    """The list of molecules.smi and every substituted scaffold, each once, of at most MOST_ATOMS atoms."""
+    lines = files("training.sampling").joinpath("molecules.smi").read_text().splitlines()
+    listed = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    combined = [substituent + scaffold for scaffold in SCAFFOLDS for substituent in SUBSTITUENTS]
+    found: dict[str, Molecule] = {}
+    for smiles in [*listed, *combined]:
+        parsed = _with_hydrogens(smiles)
+        if parsed is not None and parsed.GetNumAtoms() <= MOST_ATOMS:
+            canonical = _canonical(parsed)
+            found.setdefault(canonical, Molecule(canonical, _numbers(parsed)))
+    return list(found.values())
+
+
+def conformers(molecule: Molecule, count: int, seed: int) -> list[NDArray[np.float64]]:
+    """Up to `count` relaxed conformers, angstrom [n, 3]; fewer where RDKit finds no more."""
+    from rdkit.Chem import AllChem
+
+    parsed = _with_hydrogens(molecule.smiles)
+    made = list(AllChem.EmbedMultipleConfs(parsed, numConfs=count, randomSeed=seed, pruneRmsThresh=0.2))
+    if not made or not AllChem.MMFFHasAllMoleculeParams(parsed):
+        return []
+    AllChem.MMFFOptimizeMoleculeConfs(parsed, maxIters=500)
+    return [np.array(parsed.GetConformer(i).GetPositions()) for i in made]
+
+
+def torsions(
+    molecule: Molecule, start: NDArray[np.float64], rng: np.random.Generator, *, apart: float = 0.85
+) -> NDArray[np.float64] | None:
+    """Turn every rotatable bond to a random angle; None if there is none or atoms meet closer than `apart` angstrom."""
+    from rdkit.Chem import rdMolTransforms
+
+    parsed = _with_hydrogens(molecule.smiles)
+    bonds = _rotatable(parsed)
+    if not bonds:
+        return None
+    conformer = _placed(parsed, start)
+    for four in bonds:
+        rdMolTransforms.SetDihedralDeg(conformer, *four, float(rng.uniform(-180.0, 180.0)))
+    turned = np.array(conformer.GetPositions())
+    return turned if _closest(turned) > apart else None
+
+
+def trajectory(
+    molecule: Molecule,
+    start: NDArray[np.float64],
+    temperature: float,
+    frames: int,
+    seed: int,
+    *,
+    steps_between: int = 60,
+) -> Iterator[NDArray[np.float64]]:
+    """Langevin dynamics in MMFF94 at `temperature` (kelvin), one frame each `steps_between` steps of 0.5 fs, [n, 3]."""
+    from rdkit.Chem import AllChem
+
+    parsed = _with_hydrogens(molecule.smiles)
+    _placed(parsed, start)
+    field = AllChem.MMFFGetMoleculeForceField(parsed, AllChem.MMFFGetMoleculeProperties(parsed))
+    field.Initialize()
+
+    def forces(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = positions.ravel().tolist()
+        field.CalcEnergy(flat)  # also renews the distances that CalcGrad would otherwise take from an earlier call
+        return -KCAL_MOL_EV * np.array(field.CalcGrad(flat)).reshape(-1, 3)
+
+    # RDKit's force field lives in the molecule, which must stay alive as long as the frames are drawn.
+    yield from langevin(start, molecule.numbers, forces, temperature, frames, steps_between, seed)
+    del parsed
+
+
+def dimer(
+    first: NDArray[np.float64], second: NDArray[np.float64], contact: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Two molecules in random orientations whose nearest atoms are `contact` angstrom apart, [n1 + n2, 3]."""
+    a = first - first.mean(axis=0)
+    while True:
+        b = (second - second.mean(axis=0)) @ _rotation(rng).T
+        direction = _rotation(rng)[0]
+        apart = b[None] - a[:, None]
+        along = apart @ direction
+        inside = along**2 - (apart**2).sum(axis=2) + contact**2
+        if (inside >= 0.0).any():  # else the second molecule passes the first without coming so near
+            break
+    # where each pair of atoms is in contact as the second molecule moves out; the last pair to let go decides
+    distance = (-along[inside >= 0.0] + np.sqrt(inside[inside >= 0.0])).max()
+    return np.concatenate([a, b + distance * direction])
+
+
+def _with_hydrogens(smiles: str) -> Any:
+    from rdkit import Chem, RDLogger
+
+    RDLogger.DisableLog("rdApp.*")
+    parsed = Chem.MolFromSmiles(smiles)
+    return None if parsed is None else Chem.AddHs(parsed)
+
+
+def _canonical(parsed: Any) -> str:
+    from rdkit import Chem
+
+    return str(Chem.MolToSmiles(Chem.RemoveHs(parsed)))
+
+
+def _numbers(parsed: Any) -> NDArray[np.int64]:
+    return np.array([atom.GetAtomicNum() for atom in parsed.GetAtoms()], dtype=np.int64)
+
+
+def _placed(parsed: Any, positions: NDArray[np.float64]) -> Any:
+    from rdkit import Chem
+
+    conformer = Chem.Conformer(len(positions))
+    conformer.SetPositions(np.ascontiguousarray(positions))
+    parsed.RemoveAllConformers()
+    return parsed.GetConformer(parsed.AddConformer(conformer))
+
+
+def _rotatable(parsed: Any) -> list[tuple[int, int, int, int]]:
+    """Four atoms of each single bond outside rings between atoms that have other neighbours."""
+    found = []
+    for bond in parsed.GetBonds():
+        if bond.IsInRing() or bond.GetBondTypeAsDouble() != 1.0:
+            continue
+        b, c = bond.GetBeginAtom(), bond.GetEndAtom()
+        before = [x.GetIdx() for x in b.GetNeighbors() if x.GetIdx() != c.GetIdx()]
+        behind = [x.GetIdx() for x in c.GetNeighbors() if x.GetIdx() != b.GetIdx()]
+        if before and behind:
+            found.append((before[0], b.GetIdx(), c.GetIdx(), behind[0]))
+    return found
+
+
+def _closest(positions: NDArray[np.float64]) -> float:
+    gaps = np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    return float(gaps[~np.eye(len(positions), dtype=bool)].min(initial=np.inf))
+
+
+def _rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A rotation, uniform over all of them."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q if np.linalg.det(q) > 0 else -q

@@ -1,0 +1,183 @@
+"""Frames of organic molecules for a student: shapes of many molecules, labelled by a reference committee.
+
+    for molecule:  conformers (RDKit), turned torsions, MMFF dynamics at random temperatures
+    for pairs of small molecules:  dimers at random contacts
+    label all; leave out what the committee disagrees on too much, or what is far too high
+
+Molecules are dealt into groups and dimers are made within a group, so that a split by group never shows a molecule of
+the test part to the training part.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.io import write
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import Progress
+
+from contract.repository import sha256_of
+from contract.structures import checked_structure
+from contract.units import KCAL_MOL_EV
+from training.record import config_sha256, revision, versions
+from training.sampling.errors import NothingKept
+from training.sampling.molecules import Molecule, conformers, dimer, molecules, torsions, trajectory
+from training.simulators.ani import AniReference
+from training.simulators.labels import Labels
+
+
+class OrganicConfig(BaseModel):
+    """What to sample, and how much of it. Serialised as YAML in training/configs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sampling: Literal["organic"] = "organic"
+    name: str
+    molecules: int | None = Field(None, ge=1, description="how many of the list; null for all")
+    groups: int = Field(40, ge=3)
+    conformers: int = Field(3, ge=1)
+    frames: int = Field(4, ge=1, description="of each conformer's dynamics")
+    turned: int = Field(2, ge=0, description="conformers with every torsion at random, a molecule")
+    dimers: int = Field(60, ge=0, description="a group")
+    kelvin: tuple[float, float] = Field((100.0, 1000.0), description="temperatures of the dynamics")
+    contacts_angstrom: tuple[float, float] = (1.5, 4.0)
+    most_spread_ev: float = Field(
+        1.0 * KCAL_MOL_EV,
+        gt=0,
+        description="committee std over the root of the number of atoms, above it a frame is out",
+    )
+    highest_force_ev: float = Field(20.0, gt=0, description="eV/angstrom; a frame with a larger component is out")
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One frame before it is labelled."""
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    group: int
+    molecule: str
+    kind: Literal["conformer", "torsion", "dynamics", "dimer"]
+
+
+def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
+    """Make, label and write frames.
+
+    Args:
+        config: what to sample.
+        labeller: an ANI ensemble in NeuroChem's format.
+        folder: where frames.extxyz and sampling.json are written.
+
+    Returns:
+        The path of frames.extxyz: energy (eV), forces (eV/angstrom), group, molecule and kind of each frame.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    reference = AniReference(labeller)
+    with Progress(transient=True) as progress:
+        shapes = list(_shapes(config, reference.elements, progress))
+        task = progress.add_task("labelling frames", total=len(shapes))
+        structures = [checked_structure(s.numbers, s.positions) for s in shapes]
+        labels = reference.label(structures, lambda n: progress.advance(task, n))
+    kept = _kept(shapes, labels, config)
+    if not kept.any():
+        raise NothingKept(
+            f"all {len(shapes)} frames were left out: the committee's std is above most_spread_ev = "
+            f"{config.most_spread_ev:g} a root of the atoms, or a force above highest_force_ev = "
+            f"{config.highest_force_ev:g}. Do the labeller's elements and units fit these molecules?"
+        )
+    path = folder / "frames.extxyz"
+    write(path, list(_frames(shapes, labels, kept)), format="extxyz")
+    (folder / "sampling.json").write_text(
+        json.dumps(_record(config, reference, labeller, shapes, kept, path), indent=2) + "\n"
+    )
+    return path
+
+
+def _shapes(config: OrganicConfig, elements: frozenset[int], progress: Progress) -> Iterator[Shape]:
+    rng = np.random.default_rng(config.seed)
+    every = [molecule for molecule in molecules() if elements.issuperset(molecule.numbers.tolist())]
+    chosen = [every[i] for i in rng.permutation(len(every))[: config.molecules]]
+    task = progress.add_task("shaping molecules", total=len(chosen))
+    small: dict[int, list[Shape]] = {}
+    for index, molecule in enumerate(chosen):
+        group = index % config.groups
+        for shape in _of_molecule(molecule, group, config, rng):
+            yield shape
+            if shape.kind == "dynamics" and (shape.numbers > 1).sum() <= 6:
+                small.setdefault(group, []).append(shape)
+        progress.advance(task)
+    for group, parts in small.items():
+        for _ in range(config.dimers):
+            a, b = (parts[i] for i in rng.integers(len(parts), size=2))
+            positions = dimer(a.positions, b.positions, rng.uniform(*config.contacts_angstrom), rng)
+            numbers = np.concatenate([a.numbers, b.numbers])
+            yield Shape(numbers, positions, group, f"{a.molecule}.{b.molecule}", "dimer")
+
+
+def _of_molecule(molecule: Molecule, group: int, config: OrganicConfig, rng: np.random.Generator) -> Iterator[Shape]:
+    made = conformers(molecule, config.conformers, int(rng.integers(1, 2**31)))
+    for start in made:
+        yield Shape(molecule.numbers, start, group, molecule.smiles, "conformer")
+        kelvin, seed = rng.uniform(*config.kelvin), int(rng.integers(2**31))
+        for positions in trajectory(molecule, start, kelvin, config.frames, seed):
+            yield Shape(molecule.numbers, positions, group, molecule.smiles, "dynamics")
+    for _ in range(config.turned if made else 0):
+        turned = torsions(molecule, made[int(rng.integers(len(made)))], rng)
+        if turned is not None:
+            hot = trajectory(molecule, turned, 300.0, 1, int(rng.integers(2**31)), steps_between=20)
+            yield from (Shape(molecule.numbers, p, group, molecule.smiles, "torsion") for p in hot)
+
+
+def _kept(shapes: list[Shape], labels: Labels, config: OrganicConfig) -> NDArray[np.bool_]:
+    """Frames on which the committee agrees, and that are not far up a wall."""
+    atoms = np.array([len(shape.numbers) for shape in shapes])
+    starts = np.concatenate([[0], np.cumsum(atoms)[:-1]])
+    largest = np.maximum.reduceat(np.abs(labels.forces).max(axis=1), starts)
+    spread = labels.energy_std if labels.energy_std is not None else np.zeros(len(shapes))
+    kept = labels.converged & (spread <= config.most_spread_ev * np.sqrt(atoms)) & (largest <= config.highest_force_ev)
+    return np.asarray(kept)
+
+
+def _frames(shapes: list[Shape], labels: Labels, kept: NDArray[np.bool_]) -> Iterator[Atoms]:
+    ends = np.cumsum([len(shape.numbers) for shape in shapes])
+    for i in np.flatnonzero(kept):
+        shape, end = shapes[i], ends[i]
+        atoms = Atoms(shape.numbers, shape.positions)
+        atoms.info = {
+            "REF_energy": float(labels.energy[i]),
+            "group": f"g{shape.group:03d}",
+            "molecule": shape.molecule,
+            "kind": shape.kind,
+        }
+        atoms.arrays["REF_forces"] = labels.forces[end - len(shape.numbers) : end]
+        yield atoms
+
+
+def _record(
+    config: OrganicConfig,
+    reference: AniReference,
+    labeller: Path,
+    shapes: list[Shape],
+    kept: NDArray[np.bool_],
+    path: Path,
+) -> dict[str, Any]:
+    kinds = {shape.kind for shape in shapes}
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_sha256": config_sha256(config),
+        "level_of_theory": reference.method,
+        "labeller_sha256": sha256_of(labeller) if labeller.is_file() else None,
+        "frames": int(kept.sum()),
+        "left_out": int((~kept).sum()),
+        "kinds": {kind: sum(s.kind == kind for s, k in zip(shapes, kept, strict=True) if k) for kind in sorted(kinds)},
+        "molecules": len({shape.molecule for shape in shapes if shape.kind != "dimer"}),
+        "frames_sha256": sha256_of(path),
+        "versions": versions(),
+        "revision": revision(),
+    }
