@@ -12,6 +12,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   └── UnknownOutput
 ├── UnknownModel (404)             no such model or version
 ├── BodyTooSlow (408)
+├── OtherDigest (412)              other weights are served than the caller named
 ├── BodyTooLarge (413)
 ├── TooMany (413)                  structures or atoms in one request
 ├── UnsupportedEncoding (415)
@@ -134,6 +135,14 @@ class BodyTooSlow(ServiceError):
     code = "body_too_slow"
     status = 408
     title = "Body too slow"
+
+
+class OtherDigest(ServiceError):
+    """Other weights are served than those that the caller named, or that gave the answer of a receipt."""
+
+    code = "digest_mismatch"
+    status = 412
+    title = "Other weights"
 
 
 class BodyTooLarge(ServiceError):

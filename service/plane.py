@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from understudy.wire import OnOutOfDomain
 
 from contract.structures import Structure
-from service.errors import OutOfDomain
+from service.errors import OtherDigest, OutOfDomain
 from service.families.potential import Prediction, Sample
 from service.followers import Followers
 from service.lanes import Terms
@@ -29,7 +31,9 @@ class Options:
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
         caller: who asks, such as the address of a connection.
         deterministic: each structure is run alone, so that its answer is bitwise the same in every company.
-        refuse_out_of_domain: no answer if the model was not trained for one of the structures.
+        on_out_of_domain: what is to happen where the model was not trained: `answer` gives the verdict, `flag` marks
+            the result too, `refuse` gives no answer.
+        model_digest: the weights that must answer, by their digest or its first digits.
         followed: the followers of live traffic may look at it; not so what they ask themselves.
         tenant: the group or the machine for whom it is asked.
         priority: bulk work waits for interactive work, but for a least share.
@@ -40,18 +44,28 @@ class Options:
     timeout_s: float | None = None
     caller: Hashable = None
     deterministic: bool = False
-    refuse_out_of_domain: bool = False
+    on_out_of_domain: OnOutOfDomain = "flag"
+    model_digest: str | None = None
     followed: bool = True
     tenant: Tenant = NOBODY
     priority: Priority = "interactive"
 
+    def effective(self) -> dict[str, Any]:
+        """What an answer depends on, as its receipt says it."""
+        return {
+            "forces_std": self.forces_std,
+            "deterministic": self.deterministic,
+            "on_out_of_domain": self.on_out_of_domain,
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Who answered, and what, in the order of the structures."""
+    """Who answered, what, in the order of the structures, and how it was asked."""
 
     model: Model
     predictions: list[Prediction]
+    options: Options = Options()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,15 +96,18 @@ class Plane:
         Raises:
             UnknownModel, UnknownOutput, UnsupportedElement, TooLarge, CoincidentAtoms: nothing was run.
             QueueFull, DeadlineExceeded, Fault
+            OtherDigest: the weights that are served are not those that the options name.
             OutOfDomain: the verdict on a structure is "out", and the options refuse that.
         """
         model = self.models.get(name, options.version)
+        if options.model_digest is not None:
+            refuse_other_digest(model, options.model_digest)
         lane = model.lane(options.forces_std)
         samples = await self._encode(model, structures)
-        answer = Answer(model, await lane.submit(samples, self._terms(options)))
+        answer = Answer(model, await lane.submit(samples, self._terms(options)), options)
         if options.followed:
             self.followers.show(Exchange(structures, options, answer))
-        if options.refuse_out_of_domain:
+        if options.on_out_of_domain == "refuse":
             _refuse_out_of_domain(answer)
         return answer
 
@@ -107,6 +124,23 @@ class Plane:
         if sum(map(len, structures)) <= INLINE_ATOMS:
             return encode()
         return await asyncio.get_running_loop().run_in_executor(self._encoders, encode)
+
+
+def refuse_other_digest(model: Model, wanted: str) -> None:
+    """Refuse to answer with other weights than the caller named.
+
+    Raises:
+        OtherDigest: naming both digests.
+    """
+    served = model.stored.digest
+    if not served.startswith(wanted):
+        raise OtherDigest(
+            f"Model '{model.card.name}' is served with digest {served}, not {wanted}.",
+            hint="Ask without model_digest to get the answer of these weights, or a gateway that serves the others.",
+            expected=wanted,
+            got=served,
+            version=model.card.version,
+        )
 
 
 def _refuse_out_of_domain(answer: Answer) -> None:

@@ -79,6 +79,7 @@ _INFER_EXAMPLE: Final = {
 _REFUSALS: Final = {
     400: "the request cannot be read: framing, JSON, shapes, types, numbers that are not finite",
     404: "no such model",
+    412: "other weights are served than model_digest names",
     413: "over a limit, see /v1/limits",
     422: "not physics, or not for this model",
     429: "the queue is full; see Retry-After",

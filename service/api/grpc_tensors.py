@@ -18,6 +18,7 @@ from service.api.kserve import Asked, answered_parameters, answered_tensors
 from service.api.parse import TENSORS, refuse_many, refuse_unknown, structures_from_tensors
 from service.errors import BodyTooLarge, NotServed
 from service.plane import Answer
+from service.receipts import receipt_of
 from service.settings import Limits
 
 MAX_INPUTS: Final = 64
@@ -81,7 +82,7 @@ def write_response(answer: Answer, asked: Asked) -> pb.ModelInferResponse:
     """The tensors of an answer, raw."""
     card = answer.model.card
     response = pb.ModelInferResponse(model_name=card.name, model_version=card.version, id=asked.id or "")
-    for name, text in answered_parameters(answer).items():
+    for name, text in answered_parameters(answer, receipt_of(answer)).items():
         response.parameters[name].string_param = text
     for name, array in answered_tensors(answer, asked).items():
         datatype = datatype_of(array.dtype) or ""

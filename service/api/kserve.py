@@ -8,12 +8,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from understudy.errors import FramingError
 from understudy.framing import Array, Head
 
 from contract.structures import Structure
 from service.api.framed import tensors_of
-from service.api.parse import priority_named, refuses_out_of_domain
+from service.api.parse import choices_of
 from service.errors import UnknownOutput
 from service.models import MEMBERS, Model
 from service.plane import Answer, Options
@@ -76,8 +77,7 @@ class Asked:
     as_json: frozenset[str]
     timeout_s: float | None
     deterministic: bool
-    refuse_out_of_domain: bool
-    priority: Priority
+    choices: Mapping[str, Any]
     named: bool
 
     def wants(self, name: str) -> bool:
@@ -92,9 +92,8 @@ class Asked:
             timeout_s=timeout_s,
             caller=caller,
             deterministic=self.deterministic,
-            refuse_out_of_domain=self.refuse_out_of_domain,
             tenant=tenant,
-            priority=self.priority,
+            **self.choices,
         )
 
 
@@ -149,17 +148,8 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
         as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
     timeout_s = _timeout_s(parameters.get("timeout"))
     deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
-    refuse = refuses_out_of_domain(parameters.get("us_on_out_of_domain", "flag"), "us_on_out_of_domain")
-    return Asked(
-        _id(head.get("id"), id_bytes),
-        tensors,
-        as_json,
-        timeout_s,
-        deterministic,
-        refuse,
-        _priority(parameters),
-        entries is not None,
-    )
+    chosen, named = {"priority": _priority(parameters), **choices_of(parameters, "us_")}, entries is not None
+    return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, chosen, named)
 
 
 def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
@@ -187,14 +177,18 @@ def answered_tensors(answer: Answer, asked: Asked) -> dict[str, Array]:
     return {name: array for name, array in made.items() if array is not None}
 
 
-def answered_parameters(answer: Answer) -> dict[str, str]:
-    """What an answer says beside its tensors: whose weights, and why structures are out of the domain."""
+def answered_parameters(answer: Answer, receipt: dict[str, Any]) -> dict[str, str]:
+    """What an answer says beside its tensors: whose weights, why structures are out of the domain, and its receipt."""
     reasons = [
         f"structures[{index}]: {reason}"
         for index, prediction in enumerate(answer.predictions)
         for reason in prediction.domain.reasons
     ]
-    return {"us_digest": answer.model.stored.digest, "us_domain_reasons": "\n".join(reasons)}
+    return {
+        "us_digest": answer.model.stored.digest,
+        "us_domain_reasons": "\n".join(reasons),
+        "us_receipt": orjson.dumps(receipt).decode(),
+    }
 
 
 def _output(entry: Any, there: Mapping[str, Tensor], binary: bool) -> tuple[Tensor, bool]:
@@ -225,12 +219,10 @@ def _timeout_s(microseconds: Any) -> float | None:
 
 
 def _priority(parameters: Mapping[str, Any]) -> Priority:
-    """`us_priority` by name, or `priority` as Triton counts: 0 is the usual one, 1 the highest.
+    """`priority` as Triton counts: 0 is the usual one, 1 the highest; `us_priority` has the names.
 
     Source: ModelQueuePolicy in https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto.
     """
-    if "us_priority" in parameters:
-        return priority_named(parameters["us_priority"], "us_priority")
     level = parameters.get("priority", 0)
     if not isinstance(level, int) or isinstance(level, bool) or level < 0:
         raise _malformed("parameters.priority", "a whole number: 0 or 1 for interactive, 2 or more for bulk")

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from understudy.framing import HEADER_LENGTH, encode
 from understudy.framing import MEDIA_TYPE as BINARY
+from understudy.receipts import HEADER, short_form
 
 from service.access import tenant_of
 from service.api.framed import read_framed
@@ -24,6 +25,7 @@ from service.api.leaving import unless_caller_leaves
 from service.errors import NotReady
 from service.models import Model
 from service.plane import Answer, Plane
+from service.receipts import receipt_of
 from service.version import VERSION
 
 EXTENSIONS: Final = ["binary_tensor_data", "model_configuration"]
@@ -77,20 +79,21 @@ async def infer(request: Request) -> Response:
 
 def _response(answer: Answer, asked: Asked) -> Response:
     tensors = answered_tensors(answer, asked)
-    head = _head(answer, asked.id)
+    receipt = receipt_of(answer)
+    head, said = _head(answer, receipt, asked.id), {HEADER: short_form(receipt)}
     body, length = encode(head, tensors, field="outputs", as_json=asked.as_json, dumps=orjson.dumps)
     if length == len(body):
-        return Response(body, media_type=JSON)
-    return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length)})
+        return Response(body, media_type=JSON, headers=said)
+    return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length), **said})
 
 
-def _head(answer: Answer, request_id: str | None) -> dict[str, Any]:
+def _head(answer: Answer, receipt: dict[str, Any], request_id: str | None) -> dict[str, Any]:
     named = {} if request_id is None else {"id": request_id}
     return {
         "model_name": answer.model.card.name,
         "model_version": answer.model.card.version,
         **named,
-        "parameters": answered_parameters(answer),
+        "parameters": answered_parameters(answer, receipt),
     }
 
 

@@ -1,22 +1,30 @@
 """Bodies to structures: JSON by orjson and NumPy, and tensors of the KServe framing."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from understudy.framing import Array
+from understudy.wire import OnOutOfDomain
 
 from contract.errors import BadShape, BadType
 from contract.structures import MAX_COORDINATE_ANGSTROM, Structure, checked_structure
 from service.errors import BadRequest, MalformedJson, MissingField, TooMany, UnknownField
 from service.settings import Limits
-from service.tenants import PRIORITIES, Priority
+from service.tenants import PRIORITIES
 
 FIELDS: Final = ("numbers", "positions", "cell", "pbc")
 TENSORS: Final = ("numbers", "positions", "natoms", "cell", "pbc")
+WORDS: Final[Mapping[str, Sequence[str]]] = {
+    "on_out_of_domain": get_args(OnOutOfDomain),
+    "priority": PRIORITIES,
+}
+CHOICES: Final = (*WORDS, "model_digest")
+_DIGEST: Final = re.compile("[0-9a-f]{12,64}")
 _SMALL: Final = 300
 _NOT_PERIODIC: Final = np.zeros(3, bool)
 
@@ -57,27 +65,45 @@ def refuse_unknown(names: Iterable[str], allowed: Sequence[str], where: str) -> 
             )
 
 
-def refuses_out_of_domain(choice: Any, field: str) -> bool:
-    """Whether a caller wants a refusal in place of an answer that is flagged as out of the domain.
+def choices_of(said: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What a caller chose among a few words, as arguments of `Options`; what was not said is left out.
+
+    Args:
+        said: choices by name.
+        prefix: of the names, "us_" in KServe's parameters.
 
     Raises:
-        BadRequest
+        BadRequest: naming the choice and the words.
     """
-    if choice not in ("flag", "refuse"):
-        raise BadRequest(f"{field} is {str(choice)[:40]}.", hint="Give flag or refuse.", field=field)
-    return bool(choice == "refuse")
+    chosen = {
+        name: _one_of(said[prefix + name], words, prefix + name)
+        for name, words in WORDS.items()
+        if prefix + name in said
+    }
+    if (field := f"{prefix}model_digest") in said:
+        chosen["model_digest"] = _digest(said[field], field)
+    return chosen
 
 
-def priority_named(choice: Any, field: str) -> Priority:
-    """A priority by its name.
+def _one_of(choice: Any, words: Sequence[str], field: str) -> Any:
+    if choice not in words:
+        raise BadRequest(
+            f"{field} is {str(choice)[:40]}.",
+            hint=f"Give {', '.join(words[:-1])} or {words[-1]}.",
+            field=field,
+            expected=list(words),
+        )
+    return choice
 
-    Raises:
-        BadRequest
-    """
-    for priority in PRIORITIES:
-        if choice == priority:
-            return priority
-    raise BadRequest(f"{field} is {str(choice)[:40]}.", hint=f"Give {' or '.join(PRIORITIES)}.", field=field)
+
+def _digest(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise BadRequest(
+            f"{field} is {str(value)[:70]}.",
+            hint="Give the 64 hexadecimal digits of a model's digest, or at least its first 12.",
+            field=field,
+        )
+    return value
 
 
 def structures_from_json(value: Any, limits: Limits) -> list[Structure]:

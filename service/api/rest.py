@@ -1,7 +1,7 @@
 """`/v1`: structures in, results with units out; JSON for people, tensors for programs, extended XYZ for files."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from understudy.framing import HEADER_LENGTH, encode
 from understudy.framing import MEDIA_TYPE as BINARY
+from understudy.receipts import HEADER, short_form
 
 from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
@@ -16,24 +17,18 @@ from service.access import tenant_of
 from service.api.body import read_body
 from service.api.framed import apart_if_large, read_framed, tensors_of
 from service.api.leaving import unless_caller_leaves
-from service.api.parse import (
-    json_object,
-    priority_named,
-    refuse_unknown,
-    refuses_out_of_domain,
-    structures_from_json,
-)
+from service.api.parse import CHOICES, choices_of, json_object, refuse_unknown, structures_from_json
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
 from service.families.potential import Prediction
 from service.models import Model
 from service.plane import OPTIONAL_OUTPUTS, Answer, Options, Plane
+from service.receipts import receipt_of
 from service.settings import Limits
-from service.tenants import Priority
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
-_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", "on_out_of_domain", "priority")
+_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", *CHOICES)
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -45,8 +40,7 @@ class Asked:
     outputs: frozenset[str] = frozenset()
     timeout_s: float | None = None
     deterministic: bool = False
-    refuse_out_of_domain: bool = False
-    priority: Priority = "interactive"
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def predict(request: Request) -> Response:
@@ -60,9 +54,8 @@ async def predict(request: Request) -> Response:
         timeout_s=asked.timeout_s,
         caller=request.scope.get("client"),
         deterministic=asked.deterministic,
-        refuse_out_of_domain=asked.refuse_out_of_domain,
         tenant=tenant_of(request.scope),
-        priority=asked.priority,
+        **asked.choices,
     )
     work = plane.predict(request.path_params["model"], asked.structures, options)
     answer = await unless_caller_leaves(request, work)
@@ -162,8 +155,7 @@ def _asked(said: dict[str, Any], structures: list[Structure], request: Request) 
         _outputs(said.get("outputs", [])),
         None if timeout_s is None else _seconds(timeout_s),
         _flag(said.get("deterministic", False), "deterministic"),
-        refuses_out_of_domain(said.get("on_out_of_domain", "flag"), "on_out_of_domain"),
-        priority_named(said.get("priority", "interactive"), "priority"),
+        choices_of(said),
     )
 
 
@@ -205,7 +197,7 @@ def _wants_binary(accept: str, media_type: str) -> bool:
     return media_type == BINARY and JSON not in accept and "*/*" in accept
 
 
-def _head(answer: Answer, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _head(answer: Answer, receipt: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     card = answer.model.card
     return {
         "model": card.name,
@@ -218,6 +210,7 @@ def _head(answer: Answer, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "ddof": card.committee.ddof,
             "energy_calibration": card.committee.energy_calibration,
         },
+        "receipt": receipt,
         "results": results,
     }
 
@@ -227,7 +220,9 @@ def _scalars(prediction: Prediction) -> dict[str, Any]:
 
 
 def _json_response(answer: Answer, outputs: frozenset[str]) -> Response:
-    return _json(_head(answer, [_result(prediction, outputs) for prediction in answer.predictions]))
+    receipt = receipt_of(answer)
+    head = _head(answer, receipt, [_result(prediction, outputs) for prediction in answer.predictions])
+    return _json(head, {HEADER: short_form(receipt)})
 
 
 def _result(prediction: Prediction, outputs: frozenset[str]) -> dict[str, Any]:
@@ -243,10 +238,11 @@ def _binary_response(answer: Answer, outputs: frozenset[str]) -> Response:
     make = tensors_of(answer.predictions)
     made = {name: make[name]() for name in ("energy", "forces", "energy_std", "stress", *sorted(outputs))}
     tensors = {name: array for name, array in made.items() if array is not None}
-    head = _head(answer, [_scalars(prediction) for prediction in answer.predictions])
+    receipt = receipt_of(answer)
+    head = _head(answer, receipt, [_scalars(prediction) for prediction in answer.predictions])
     body, length = encode(head, tensors, field="outputs", dumps=orjson.dumps)
-    return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length)})
+    return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length), HEADER: short_form(receipt)})
 
 
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers, media_type=JSON)

@@ -57,6 +57,7 @@ class Part:
         virial: float32 [3, 3], eV.
         atomic: float32 [M, n], eV, without references.
         member_forces: float32 [M, n, 3], eV/angstrom, or None.
+        batch: structures in the engine call.
     """
 
     members: list[float]
@@ -64,6 +65,7 @@ class Part:
     virial: NDArray[np.float32]
     atomic: NDArray[np.float32]
     member_forces: NDArray[np.float32] | None
+    batch: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +182,9 @@ class Potential:
         for place, sample in enumerate(samples):
             start, end = end, end + sample.rows
             per_member = None if member_forces is None else member_forces[:, start:end]
-            parts.append(Part(members[place], forces[start:end], virial[place], atomic[:, start:end], per_member))
+            parts.append(
+                Part(members[place], forces[start:end], virial[place], atomic[:, start:end], per_member, structures)
+            )
         if not math.isfinite(np.vdot(forces, forces) + np.vdot(virial, virial) + sum(map(sum, members))):
             _refuse_non_finite(parts, samples, self.card.name)
         return parts

@@ -12,6 +12,7 @@ from service.families.potential import Potential, Prediction, Sample
 from service.lanes import Bounds, Lane, Turns
 from service.models.model import MEAN, MEMBERS, Model
 from service.models.served import Models
+from service.receipts import origin_of
 from service.settings import Limits
 
 
@@ -44,7 +45,7 @@ def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
         for tensors in family.warm_batches():
             runner(tensors)
         lanes[file] = Lane(compute_of(family, runner), _bounds(stored.card, limits), turns)
-    return Model(stored, family, lanes)
+    return Model(stored, family, lanes, origin_of(stored, engine))
 
 
 def compute_of(family: Potential, runner: Runner) -> Any:

@@ -1,7 +1,8 @@
 """One served version of a model: its card, its digest, its family and its lanes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from contract.card import ModelCard
 from contract.repository import StoredModel
@@ -21,11 +22,13 @@ class Model:
         stored: card, folder and digest, verified.
         family: its pure functions.
         lanes: by graph file; the one with the forces of each member is there only if the model has that file.
+        origin: the part of a receipt that is the same for every answer of this model.
     """
 
     stored: StoredModel
     family: Potential
     lanes: dict[str, Lane]
+    origin: Mapping[str, Any]
 
     @property
     def card(self) -> ModelCard:

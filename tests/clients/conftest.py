@@ -78,6 +78,10 @@ async def predict(request: Request) -> Response:
         {"domain": {"in_domain": not out, "verdict": "out" if out else "in", "reasons": ["platinum"] if out else []}}
         for out in outside
     ]
+    if head.get("on_out_of_domain") == "refuse" and any(outside):
+        reasons = results[outside.index(True)]["domain"]["reasons"]
+        refusal = {"status": 422, "code": "out_of_domain", "detail": "Not trained for it.", "reasons": reasons}
+        return JSONResponse(refusal, 422)
     answer = {
         "model": request.path_params["model"],
         "version": "1",

@@ -112,7 +112,7 @@ def test_a_prediction_is_the_potential_to_single_precision(client: Client, tiny:
 @pytest.mark.physics
 def test_ases_numerical_derivatives_agree_with_forces_and_stress(client: Client) -> None:
     atoms = oxide()
-    atoms.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="ignore")
+    atoms.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="answer")
     assert atoms.get_forces() == pytest.approx(calculate_numerical_forces(atoms, eps=5e-3), abs=5e-2)
     assert atoms.get_stress() == pytest.approx(calculate_numerical_stress(atoms, eps=2e-3), abs=5e-3)
 
@@ -120,12 +120,12 @@ def test_ases_numerical_derivatives_agree_with_forces_and_stress(client: Client)
 @pytest.mark.physics
 def test_a_relaxation_and_nve_dynamics_run_in_ase(client: Client) -> None:
     atoms = malonaldehyde()
-    atoms.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="ignore")
+    atoms.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="answer")
     before = atoms.get_potential_energy()
     BFGS(atoms, logfile=None).run(fmax=0.05, steps=30)
     assert atoms.get_potential_energy() < before
     crystal = oxide()
-    crystal.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="ignore")
+    crystal.calc = UnderstudyCalculator(client, "anything", on_out_of_domain="answer")
     crystal.set_momenta(np.random.default_rng(1).normal(scale=1.0, size=(3, 3)))
     start, potential = crystal.get_total_energy(), crystal.get_potential_energy()
     VelocityVerlet(crystal, timestep=0.1 * units.fs).run(100)
@@ -202,7 +202,7 @@ def test_another_molecule_is_answered_with_a_warning_and_its_reason(client: Clie
     water.calc = UnderstudyCalculator(client, "tiny")
     with pytest.warns(OutOfDomainWarning, match="H2O"):
         water.get_potential_energy()
-    water.calc = UnderstudyCalculator(client, "tiny", on_out_of_domain="fail")
+    water.calc = UnderstudyCalculator(client, "tiny", on_out_of_domain="refuse")
     with pytest.raises(OutOfDomain):
         water.get_potential_energy()
 

@@ -108,9 +108,9 @@ def _problem(response: httpx.Response) -> Problem | None:
 
 
 def _refusal(response: httpx.Response, problem: Problem | None) -> Refused:
-    kind, wait = refusal_class(response.status_code), retry_after_s(response.headers)
+    wait = retry_after_s(response.headers)
     if problem is None:
-        return kind(
+        return refusal_class(response.status_code)(
             f"{_origin(response)} answered {response.status_code} {response.reason_phrase}: {_excerpt(response)}",
             status=response.status_code,
             code=f"http_{response.status_code}",
@@ -118,7 +118,7 @@ def _refusal(response: httpx.Response, problem: Problem | None) -> Refused:
             request_id=response.headers.get("x-request-id"),
             retry_after_s=wait,
         )
-    return kind(
+    return refusal_class(response.status_code, problem.code)(
         problem.detail,
         status=response.status_code,
         code=problem.code,

@@ -2,18 +2,17 @@
 
 import warnings
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, get_args
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.outputs import Properties, all_outputs
 
 from understudy.client import Client
-from understudy.errors import InvalidStructure, ModelChanged, OutOfDomain
+from understudy.errors import InvalidStructure, ModelChanged
+from understudy.options import PredictOptions
 from understudy.predictions import Prediction
-from understudy.wire import OptionalOutput
-
-OnOutOfDomain = Literal["warn", "fail", "ignore"]
+from understudy.wire import OnOutOfDomain, OptionalOutput
 
 
 class OutOfDomainWarning(UserWarning):
@@ -30,18 +29,21 @@ class UnderstudyCalculator(Calculator):
 
     `results` holds energy and free_energy (eV, the same number), forces (eV/angstrom), energies (eV, one per atom),
     stress (eV/angstrom^3, xx yy zz yz xz xy, tensile positive; only for atoms periodic in three directions), and beyond
-    ASE's own names energy_std (eV, None for a single member), domain (`understudy.wire.DomainVerdict`), digest, and
-    forces_std (eV/angstrom) where it was asked for.
+    ASE's own names energy_std (eV, None for a single member), domain (`understudy.wire.DomainVerdict`), digest, receipt
+    (`understudy.receipts.Receipt`), and forces_std (eV/angstrom) where it was asked for.
 
     Args:
         url: the gateway's address, or a `Client`; by default `UNDERSTUDY_URL`, else http://127.0.0.1:8000.
         model: the model's name.
-        on_out_of_domain: `warn` issues an OutOfDomainWarning, `fail` raises OutOfDomain, `ignore` only notes it in
-            `results["domain"]`.
+        on_out_of_domain: where the model was not trained, `flag` issues an OutOfDomainWarning, `refuse` raises
+            OutOfDomain, `answer` only notes it in `results["domain"]`.
+        deterministic: bitwise the same answers whoever else asks the gateway; slower where many do.
+        model_digest: the weights that must answer, by their digest or at least its first 12 digits.
         forces_std: also ask for the committee's spread of each force component; slower.
 
     Raises:
-        OutOfDomain: on calculation, where `on_out_of_domain` is `fail`.
+        OutOfDomain: on calculation, where `on_out_of_domain` is `refuse`.
+        DigestMismatch: on calculation, when other weights are served than `model_digest` names.
         ModelChanged: on calculation, when the gateway answers with other weights than at first: one trajectory, one
             model.
     """
@@ -56,17 +58,24 @@ class UnderstudyCalculator(Calculator):
         url: str | Client | None = None,
         model: str = "",
         *,
-        on_out_of_domain: OnOutOfDomain = "warn",
+        on_out_of_domain: OnOutOfDomain = "flag",
         forces_std: bool = False,
+        deterministic: bool = False,
+        model_digest: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not model:
             raise ValueError("UnderstudyCalculator needs a model's name; 'understudy models' lists them.")
-        if on_out_of_domain not in ("warn", "fail", "ignore"):
-            raise ValueError(f"on_out_of_domain is '{on_out_of_domain}'; it may be 'warn', 'fail' or 'ignore'.")
+        if on_out_of_domain not in get_args(OnOutOfDomain):
+            raise ValueError(f"on_out_of_domain is '{on_out_of_domain}'; it may be 'answer', 'flag' or 'refuse'.")
         self.client = url if isinstance(url, Client) else Client(url)
-        self.on_out_of_domain = on_out_of_domain
-        self.outputs: Collection[OptionalOutput] = ("atomic_energies", *(("forces_std",) if forces_std else ()))
+        outputs: Collection[OptionalOutput] = ("atomic_energies", *(("forces_std",) if forces_std else ()))
+        self.options: PredictOptions = {
+            "outputs": outputs,
+            "deterministic": deterministic,
+            "on_out_of_domain": on_out_of_domain,
+            "model_digest": model_digest,
+        }
         self._digests: dict[str, str] = {}
         super().__init__(model=model, **kwargs)  # type: ignore[no-untyped-call]
 
@@ -80,7 +89,7 @@ class UnderstudyCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         if self.atoms is None:
             raise InvalidStructure("There are no atoms to calculate.", hint="Call it as atoms.get_potential_energy().")
-        prediction = self.client.predict(str(self.parameters["model"]), self.atoms, outputs=self.outputs)
+        prediction = self.client.predict(str(self.parameters["model"]), self.atoms, **self.options)
         self._require_same_weights(prediction)
         self._heed_domain(prediction)
         self.results = _results(prediction)
@@ -100,16 +109,10 @@ class UnderstudyCalculator(Calculator):
 
     def _heed_domain(self, prediction: Prediction) -> None:
         domain = prediction.domain
-        if domain.in_domain or self.on_out_of_domain == "ignore":
+        if domain.in_domain or self.options["on_out_of_domain"] == "answer":
             return
-        text = f"Outside the domain of '{prediction.model}': {'; '.join(domain.reasons) or 'no reason given'}."
-        if self.on_out_of_domain == "fail":
-            raise OutOfDomain(
-                text,
-                hint="Choose a model trained for it, or set on_out_of_domain='warn'.",
-                facts={"reasons": domain.reasons, "atoms": domain.atoms},
-            )
-        warnings.warn(text, OutOfDomainWarning, stacklevel=4)
+        reasons = "; ".join(domain.reasons) or "no reason given"
+        warnings.warn(f"Outside the domain of '{prediction.model}': {reasons}.", OutOfDomainWarning, stacklevel=4)
 
 
 def _results(prediction: Prediction) -> dict[str, Any]:
@@ -122,4 +125,5 @@ def _results(prediction: Prediction) -> dict[str, Any]:
         "forces_std": prediction.forces_std,
     }
     known = {name: value for name, value in results.items() if value is not None}
-    return {**known, "energy_std": prediction.energy_std, "domain": prediction.domain, "digest": prediction.digest}
+    beyond = {name: getattr(prediction, name) for name in ("energy_std", "domain", "digest", "receipt")}
+    return {**known, **beyond}

@@ -15,12 +15,14 @@ from understudy.choice import choose_model
 from understudy.client import DEFAULT_URL, Client
 from understudy.errors import UnderstudyError
 from understudy.flows import MAX_STRUCTURES_A_CALL
+from understudy.options import PredictOptions
 from understudy.plugins import PluginGroup
 from understudy.predictions import Prediction
+from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
-from understudy.wire import OptionalOutput, PredictionHead
+from understudy.wire import OnOutOfDomain, PredictionHead
 
 app = typer.Typer(
     cls=PluginGroup,
@@ -69,6 +71,13 @@ def predict(
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Write an extended XYZ file with all results.")] = None,
     forces_std: Annotated[bool, typer.Option(help="Also the committee's spread of each force component.")] = False,
+    deterministic: Annotated[bool, typer.Option(help="Bitwise the same answer in every company.")] = False,
+    on_out_of_domain: Annotated[
+        OnOutOfDomain, typer.Option(help="Where the model was not trained: answer, flag the result, or refuse.")
+    ] = "flag",
+    model_digest: Annotated[
+        str | None, typer.Option(help="Weights that must answer: digest or at least its first 12 digits.")
+    ] = None,
     timeout_s: Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1)] = 120.0,
 ) -> None:
     """Energy, forces, committee standard deviation and domain verdict of every structure in a file."""
@@ -77,8 +86,13 @@ def predict(
     with Client(url, timeout_s=timeout_s, retries=_AT_A_TERMINAL) as client:
         name = model or _chosen(client, structures)
         with _progress(len(structures)) as advance:
-            outputs: list[OptionalOutput] = ["forces_std"] if forces_std else []
-            predictions = client.predict(name, structures, outputs=outputs, on_progress=advance)
+            options = PredictOptions(
+                outputs=["forces_std"] if forces_std else [],
+                deterministic=deterministic,
+                on_out_of_domain=on_out_of_domain,
+                model_digest=model_digest,
+            )
+            predictions = client.predict(name, structures, on_progress=advance, **options)
     if out is not None:
         _write(out, frames, predictions)
     if as_json:
@@ -132,9 +146,18 @@ def _answer(predictions: Sequence[Prediction]) -> dict[str, Any]:
         digest=first.digest,
         units=dict(first.units),
         uncertainty=first.uncertainty,
+        receipt=_joint_receipt([prediction.receipt for prediction in predictions]),
         results=[],
     )
     return {**head.model_dump(), "results": [prediction.to_dict() for prediction in predictions]}
+
+
+def _joint_receipt(receipts: Sequence[Receipt | None]) -> Receipt | None:
+    """One receipt for a file that went in several calls; none if they were not answered alike."""
+    there = [receipt for receipt in receipts if receipt is not None]
+    if len(there) < len(receipts) or len({receipt.digest for receipt in there}) > 1:
+        return None
+    return there[0].joined(there[1:])
 
 
 def _print_json(value: Any) -> None:

@@ -4,21 +4,22 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypeVar, cast, overload
+from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 import httpx
 
 from understudy import flows
 from understudy.errors import NotReachable
 from understudy.flows import Flow, Outcome, Pause, Step
+from understudy.options import PredictOptions
 from understudy.predictions import Prediction
 from understudy.retries import Retries
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
-from understudy.wire import ModelSummary, OptionalOutput
+from understudy.wire import ModelSummary
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -95,8 +96,8 @@ class Client:
         model: str,
         structures: One,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Prediction: ...
 
     @overload
@@ -105,8 +106,8 @@ class Client:
         model: str,
         structures: Many,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> list[Prediction]: ...
 
     def predict(
@@ -114,8 +115,8 @@ class Client:
         model: str,
         structures: One | Many,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Prediction | list[Prediction]:
         """Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3), committee std and domain verdict.
 
@@ -123,17 +124,23 @@ class Client:
             model: the model's name, see `models()`.
             structures: `ase.Atoms`, a dict of `numbers`, `positions`, `cell`, `pbc` (angstrom), a path to a structure
                 file, or a list of these. Long lists are sent in parts.
-            outputs: `forces_std` and `atomic_energies` are computed only when asked for.
             on_progress: called with (structures done, structures in all) after each part.
+            outputs: `forces_std` and `atomic_energies` are computed only when asked for.
+            deterministic: each structure is run alone: bitwise the same answer in every company.
+            on_out_of_domain: where the model was not trained, `answer` with the verdict, `flag` the prediction too (the
+                default), or `refuse`.
+            model_digest: the weights that must answer, by their digest or at least its first 12 digits.
 
         Returns:
             One prediction for one structure; a list for a list or a file.
 
         Raises:
             InvalidStructure: something cannot be sent; it names the structure's index and the field.
+            DigestMismatch: other weights are served than `model_digest` names.
+            OutOfDomain: the model was not trained for a structure, and `on_out_of_domain` is `refuse`.
         """
         batch, single = as_structures(structures)
-        predictions = self._run(flows.predict(self._ask, model, batch, outputs, on_progress))
+        predictions = self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
 
     def close(self) -> None:
@@ -220,8 +227,8 @@ class AsyncClient:
         model: str,
         structures: One,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Prediction: ...
 
     @overload
@@ -230,8 +237,8 @@ class AsyncClient:
         model: str,
         structures: Many,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> list[Prediction]: ...
 
     async def predict(
@@ -239,15 +246,15 @@ class AsyncClient:
         model: str,
         structures: One | Many,
         *,
-        outputs: Collection[OptionalOutput] = (),
         on_progress: OnProgress | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Prediction | list[Prediction]:
         """Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3), committee std and domain verdict.
 
         See `Client.predict` for the arguments.
         """
         batch, single = as_structures(structures)
-        predictions = await self._run(flows.predict(self._ask, model, batch, outputs, on_progress))
+        predictions = await self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
 
     async def close(self) -> None:

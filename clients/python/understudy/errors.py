@@ -4,12 +4,12 @@ UnderstudyError                     everything this package raises on purpose: d
 ├── InvalidStructure (ValueError)   a structure cannot be sent as it is
 ├── FramingError (ValueError)       a body does not follow the tensor framing
 ├── AmbiguousModel (ValueError)     no model was named, and none or several could answer
-├── OutOfDomain                     the model says that a structure is outside of what it was trained on
 ├── NotReachable                    no answer came: name, network, refused connection
 │   └── TimedOut                    no answer came in time
 ├── BadAnswer                       an answer came that is not the gateway's language
 └── Refused                         the gateway said no: status, request_id
     ├── BadRequest                  400, 415, 422: malformed, or not physics, or not for this model
+    │   └── OutOfDomain             422: the model was not trained for a structure, and such an answer was not wanted
     ├── NotAllowed                  401, 403: no key, or not this key
     ├── NotFound                    404: model, version or route
     ├── DigestMismatch              412: another version of the weights than the one pinned
@@ -94,12 +94,6 @@ class BrokenPlugin(UnderstudyError):
     code = "broken_plugin"
 
 
-class OutOfDomain(UnderstudyError):
-    """The model says that a structure is outside of its domain; facts hold `reasons`, `atoms` and `index`."""
-
-    code = "out_of_domain"
-
-
 class ModelChanged(UnderstudyError):
     """The gateway answers with other weights than it did before; facts hold `expected` and `got` digests."""
 
@@ -159,6 +153,12 @@ class BadRequest(Refused):
     statuses = (400, 415, 422)
 
 
+class OutOfDomain(BadRequest):
+    """The model was not trained for a structure; facts hold `reasons`, `atoms` and `index`."""
+
+    code = "out_of_domain"
+
+
 class NotAllowed(Refused):
     """The key is missing, wrong, or not allowed to do this."""
 
@@ -205,8 +205,10 @@ class ServerFault(Refused):
     """The gateway's own fault; report it with the request_id."""
 
 
-def refusal_class(status: int) -> type[Refused]:
-    """The class of a refusal with this HTTP status."""
+def refusal_class(status: int, code: str = "") -> type[Refused]:
+    """The class of a refusal with this HTTP status, and this code where there is one."""
+    if code == OutOfDomain.code:
+        return OutOfDomain
     for kind in Refused.__subclasses__():
         if status in kind.statuses:
             return kind

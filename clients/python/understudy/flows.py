@@ -4,7 +4,7 @@ A flow yields a `Call` and is sent what came of it (an `httpx.Response` or an `h
 and is resumed when it is over. The synchronous and the asynchronous client only drive flows, so neither holds logic.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -14,10 +14,11 @@ import httpx
 from understudy.answers import object_of, part_of, prediction_of, unreachable
 from understudy.errors import Refused
 from understudy.framing import HEADER_LENGTH, MEDIA_TYPE, encode
+from understudy.options import PredictOptions, head_of
 from understudy.predictions import Prediction, part
 from understudy.retries import Retries
 from understudy.structures import Structure, pack
-from understudy.wire import ModelList, ModelSummary, OptionalOutput
+from understudy.wire import ModelList, ModelSummary
 
 T = TypeVar("T")
 
@@ -98,14 +99,14 @@ def predict(
     ask: Asker,
     model: str,
     structures: Sequence[Structure],
-    outputs: Collection[OptionalOutput],
+    options: PredictOptions,
     on_progress: Callable[[int, int], None] | None,
 ) -> Flow[list[Prediction]]:
     """`POST /v1/predict/{model}`, as many times as the list is long; the answers in the order of the list."""
     predictions: dict[int, Prediction] = {}
     for places in chunks(structures):
         chunk = [structures[place] for place in places]
-        response = yield from ask(predict_call(model, chunk, outputs))
+        response = yield from ask(predict_call(model, chunk, options))
         try:
             head, tensors = prediction_of(response)
         except Refused as refusal:
@@ -116,10 +117,9 @@ def predict(
     return [predictions[place] for place in range(len(structures))]
 
 
-def predict_call(model: str, structures: Sequence[Structure], outputs: Collection[OptionalOutput]) -> Call:
+def predict_call(model: str, structures: Sequence[Structure], options: PredictOptions) -> Call:
     """The request for a batch of structures, in the binary framing."""
-    head = {"outputs": sorted(outputs)} if outputs else {}
-    body, length = encode(head, pack(structures))
+    body, length = encode(head_of(options), pack(structures))
     headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE, HEADER_LENGTH: str(length)}
     return Call("POST", f"/v1/predict/{quote(model, safe='')}", headers, body)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from understudy.errors import BadAnswer
 from understudy.framing import Array
+from understudy.receipts import Receipt
 from understudy.wire import DomainVerdict, PredictionHead, ResultHead, Uncertainty
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,7 @@ class Prediction:
         domain: whether the model was trained for such a structure, and if not, why and where.
         model, version, digest: which weights answered.
         units: of every quantity, as the gateway states them.
+        receipt: what this answer depends on, to ask for it again; None from a gateway that gives none.
         uncertainty: how many members energy_std is taken over, its divisor, and its calibration where there is one.
     """
 
@@ -44,6 +46,7 @@ class Prediction:
     digest: str
     units: Mapping[str, str]
     uncertainty: Uncertainty | None
+    receipt: Receipt | None = None
 
     @property
     def max_force(self) -> float:
@@ -122,6 +125,7 @@ def _prediction(
         digest=head.digest,
         units=head.units,
         uncertainty=head.uncertainty,
+        receipt=None if head.receipt is None else head.receipt.of(index),
     )
 
 

@@ -9,12 +9,15 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from understudy.receipts import Receipt
+
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
 Voigt = tuple[float, float, float, float, float, float]
 Verdict = Literal["in", "edge", "out"]
 OptionalOutput = Literal["forces_std", "atomic_energies"]
 Priority = Literal["interactive", "bulk"]
+OnOutOfDomain = Literal["answer", "flag", "refuse"]
 
 UNITS: Final[Mapping[str, str]] = {
     "positions": "angstrom",
@@ -50,8 +53,16 @@ class PredictRequest(_Part):
     deterministic: bool = Field(
         False, description="run each structure alone, so that its answer is bitwise the same in every company"
     )
-    on_out_of_domain: Literal["flag", "refuse"] = Field(
-        "flag", description="refuse: 422 in place of an answer where the model was not trained"
+    on_out_of_domain: OnOutOfDomain = Field(
+        "flag",
+        description="where the model was not trained. answer: the verdict says so; flag: the result is marked too; "
+        "refuse: 422 in place of an answer",
+    )
+    model_digest: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{12,64}$",
+        description="the weights that must answer, by their digest or at least its first 12 digits; 412 if others are "
+        "served",
     )
     priority: Priority = Field(
         "interactive", description="bulk waits for interactive work of everyone, but for a least share"
@@ -102,6 +113,7 @@ class _Answer(_Part):
     digest: str = Field(description="SHA-256 of the model that answered")
     units: dict[str, str] = Field(description="of every quantity in the answer")
     uncertainty: Uncertainty | None = None
+    receipt: Receipt | None = Field(None, description="what this answer depends on; keep it to ask for it again")
 
 
 class PredictionHead(_Answer):
