@@ -107,6 +107,27 @@ class Committee(_Part):
     rank_correlation: float | None = Field(None, description="Spearman's, of energy_std with the size of the error")
 
 
+class TeacherGap(_Part):
+    """How far a student is from its teacher on structures that neither was fitted to."""
+
+    energy_ev_per_atom: float = Field(ge=0, description="mean size of the difference")
+    forces_ev_angstrom: float = Field(ge=0, description="mean over structures of the root mean square difference")
+    energy_bound_ev_per_atom: float = Field(
+        ge=0, description="of one structure in twenty it is larger; a running mean above it on live traffic is drift"
+    )
+    forces_bound_ev_angstrom: float = Field(ge=0, description="the same for forces")
+    count: int = Field(gt=0, description="structures it was taken over")
+
+
+class Teacher(_Part):
+    """The slower model that this one was distilled from, which may check its answers."""
+
+    name: Name
+    version: Version
+    digest: Sha256
+    gap: TeacherGap | None = None
+
+
 class BatchPoint(_Part):
     """One measurement of the batching curve."""
 
@@ -179,6 +200,7 @@ class ModelCard(_Part):
     compared_with: list[Comparison] = Field(min_length=1)
     committee: Committee
     training: Training
+    teacher: Teacher | None = None
     batching: BatchingCurve
     max_slots: int = Field(gt=0, description="neighbour slots above which a request is refused")
     checks: list[Check] = Field(min_length=1)

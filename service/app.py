@@ -19,6 +19,7 @@ from service.api.routes import BUSY, add_routes
 from service.doors import Door
 from service.engines import Engine
 from service.followers.canary import Canary
+from service.followers.teacher import TeacherCheck, every_place, flagged_places
 from service.lanes import Turns
 from service.metrics import Answers, registry_of
 from service.models import Models, load_models
@@ -83,6 +84,8 @@ def create_app(
             plane = app.state.plane = Plane(models, settings.limits, encoders)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
+            for check in teacher_checks(plane, settings):
+                plane.followers.add(check)
             app.state.metrics = registry_of(answers, lambda: models, canary)
             async with AsyncExitStack() as opened:
                 lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
@@ -113,6 +116,15 @@ def create_app(
     add_routes(app)
     app.edge = Edge(app.framework, BUSY, settings.hosts(), answers)
     return app
+
+
+def teacher_checks(plane: Plane, settings: Settings) -> list[TeacherCheck]:
+    """What the teachers look at of their students' answers: a sampled share, and whatever is flagged."""
+    share = settings.teacher_share
+    return [
+        TeacherCheck(plane, "sampled", every_place, settings.teacher_fraction, share),
+        TeacherCheck(plane, "flagged", flagged_places, 1.0 if settings.teacher_fraction else 0.0, share),
+    ]
 
 
 def open_engine(settings: Settings) -> Engine:

@@ -9,7 +9,8 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   ├── MalformedXyz
 │   ├── MissingField
 │   ├── UnknownField
-│   └── UnknownOutput
+│   ├── UnknownOutput
+│   └── NoTeacher
 ├── UnknownModel (404)             no such model or version
 ├── BodyTooSlow (408)
 ├── OtherDigest (412)              other weights are served than the caller named
@@ -119,6 +120,13 @@ class UnknownOutput(BadRequest):
 
     code = "unknown_output"
     title = "Unknown output"
+
+
+class NoTeacher(BadRequest):
+    """A teacher was asked for that a model does not have, or that is not served here."""
+
+    code = "no_teacher"
+    title = "No teacher"
 
 
 class UnknownModel(ServiceError):

@@ -1,20 +1,23 @@
 """The one way in: every protocol decodes into structures and options, calls `Plane.predict`, and encodes an answer."""
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
-from understudy.wire import OnOutOfDomain
+from understudy.wire import Check, Escalate, Flag, OnOutOfDomain
 
 from contract.structures import Structure
 from service.errors import OtherDigest, OutOfDomain
 from service.families.potential import Prediction, Sample
+from service.flags import flags_of
 from service.followers import Followers
 from service.lanes import Terms
 from service.models import Model, Models
 from service.settings import Limits
+from service.teachers import Opinion, Teachers, opinion_of, seconds_of
 from service.tenants import NOBODY, Priority, Tenant
 
 INLINE_ATOMS: Final = 300
@@ -34,6 +37,8 @@ class Options:
         on_out_of_domain: what is to happen where the model was not trained: `answer` gives the verdict, `flag` marks
             the result too, `refuse` gives no answer.
         model_digest: the weights that must answer, by their digest or its first digits.
+        check: "teacher": the answer carries what the model's teacher says, and the gap.
+        escalate: which structures the teacher is to answer in place of the model: those that are flagged, or all.
         followed: the followers of live traffic may look at it; not so what they ask themselves.
         tenant: the group or the machine for whom it is asked.
         priority: bulk work waits for interactive work, but for a least share.
@@ -46,6 +51,8 @@ class Options:
     deterministic: bool = False
     on_out_of_domain: OnOutOfDomain = "flag"
     model_digest: str | None = None
+    check: Check | None = None
+    escalate: Escalate = "never"
     followed: bool = True
     tenant: Tenant = NOBODY
     priority: Priority = "interactive"
@@ -56,16 +63,46 @@ class Options:
             "forces_std": self.forces_std,
             "deterministic": self.deterministic,
             "on_out_of_domain": self.on_out_of_domain,
+            "check": self.check,
+            "escalate": self.escalate,
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """Who answered, what, in the order of the structures, and how it was asked."""
+    """Who answered, what, in the order of the structures, and how it was asked.
+
+    Attributes:
+        predictions: the answer; where a structure was escalated, it is the teacher's.
+        opinions: what the teacher said, by the structure's place, where it was asked.
+        escalated: places of the structures that the teacher answered.
+        drifted: the model is known to be far from its teacher at present.
+    """
 
     model: Model
     predictions: list[Prediction]
     options: Options = Options()
+    opinions: Mapping[int, Opinion] = field(default_factory=dict)
+    escalated: frozenset[int] = frozenset()
+    drifted: bool = False
+
+    @cached_property
+    def own_flags(self) -> list[list[Flag]]:
+        """The flags of each structure, by what the model itself said of it."""
+        return [flags_of(self.by_model(place), self.model.card) for place in range(len(self.predictions))]
+
+    @property
+    def flags(self) -> list[list[Flag]]:
+        """The flags of each structure, and that of the model's drift."""
+        return [[*flags, "teacher_gap"] for flags in self.own_flags] if self.drifted else self.own_flags
+
+    def by_model(self, place: int) -> Prediction:
+        """What the model itself said, whoever answered."""
+        return self.opinions[place].student if place in self.opinions else self.predictions[place]
+
+    def answered_by(self, place: int) -> Model:
+        """Whose prediction the answer is."""
+        return self.opinions[place].model if place in self.escalated else self.model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,10 +119,12 @@ class Plane:
 
     Attributes:
         followers: what looks at live traffic after it was answered.
+        teachers: who teaches whom, and how far they are apart.
     """
 
     def __init__(self, models: Models, limits: Limits, encoders: ThreadPoolExecutor) -> None:
         self.followers: Followers[Exchange] = Followers()
+        self.teachers = Teachers(models)
         self.models = models
         self.limits = limits
         self._encoders = encoders
@@ -97,29 +136,78 @@ class Plane:
             UnknownModel, UnknownOutput, UnsupportedElement, TooLarge, CoincidentAtoms: nothing was run.
             QueueFull, DeadlineExceeded, Fault
             OtherDigest: the weights that are served are not those that the options name.
+            NoTeacher: the options ask for a teacher that the model does not have, or that is not served.
             OutOfDomain: the verdict on a structure is "out", and the options refuse that.
         """
         model = self.models.get(name, options.version)
         if options.model_digest is not None:
             refuse_other_digest(model, options.model_digest)
-        lane = model.lane(options.forces_std)
-        samples = await self._encode(model, structures)
-        answer = Answer(model, await lane.submit(samples, self._terms(options)), options)
+        begin = asyncio.get_running_loop().time()
+        predictions = await self._run(model, structures, options)
+        ledger = self.teachers.ledger(model)
+        answer = Answer(model, predictions, options, drifted=ledger.drifted)
+        if options.check is not None or options.escalate != "never":
+            answer = await self._with_teacher(answer, begin)
         if options.followed:
+            ledger.student_s += seconds_of(predictions, model)
             self.followers.show(Exchange(structures, options, answer))
         if options.on_out_of_domain == "refuse":
             _refuse_out_of_domain(answer)
         return answer
 
-    def _terms(self, options: Options) -> Terms:
-        timeout_s = min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
-        return Terms(timeout_s, options.caller, options.deterministic, options.tenant, options.priority)
+    async def second_opinions(self, answer: Answer, places: Sequence[int], options: Options) -> dict[int, Opinion]:
+        """What the teacher of a model says of some structures of its answer, by their places.
 
-    async def _encode(self, model: Model, structures: Sequence[Structure]) -> list[Sample]:
+        Raises:
+            NoTeacher, and whatever `predict` raises.
+        """
+        teacher = self.teachers.required(answer.model)
+        structures = [answer.predictions[place].sample.structure for place in places]
+        taught = await self._run(teacher, structures, options, places) if places else []
+        return {
+            place: opinion_of(teacher, answer.predictions[place], prediction)
+            for place, prediction in zip(places, taught, strict=True)
+        }
+
+    async def _with_teacher(self, answer: Answer, begin: float) -> Answer:
+        """The answer with what its options ask of the teacher."""
+        options, every = answer.options, range(len(answer.predictions))
+        chosen = {"never": (), "flagged": [p for p in every if answer.flags[p]], "always": every}[options.escalate]
+        spent = asyncio.get_running_loop().time() - begin
+        left = replace(options, timeout_s=max(1e-3, self._timeout_s(options) - spent))
+        opinions = await self.second_opinions(answer, every if options.check else list(chosen), left)
+        ledger = self.teachers.ledger(answer.model)
+        for opinion in opinions.values():
+            ledger.note(opinion.gap, "asked")
+        predictions = [opinions[p].teacher if p in chosen else answer.predictions[p] for p in every]
+        return replace(answer, predictions=predictions, opinions=opinions, escalated=frozenset(chosen))
+
+    async def _run(
+        self, model: Model, structures: Sequence[Structure], options: Options, places: Sequence[int] | None = None
+    ) -> list[Prediction]:
+        """The predictions of one model.
+
+        Args:
+            model: which.
+            structures: at least one.
+            options: how.
+            places: of the structures in the caller's request, for error messages; by default in this order.
+        """
+        lane = model.lane(options.forces_std)
+        samples = await self._encode(model, structures, range(len(structures)) if places is None else places)
+        return await lane.submit(samples, self._terms(options))
+
+    def _timeout_s(self, options: Options) -> float:
+        return min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
+
+    def _terms(self, options: Options) -> Terms:
+        return Terms(self._timeout_s(options), options.caller, options.deterministic, options.tenant, options.priority)
+
+    async def _encode(self, model: Model, structures: Sequence[Structure], places: Sequence[int]) -> list[Sample]:
         """Neighbour lists: a few atoms here and now, many on another thread so that nobody else waits."""
 
         def encode() -> list[Sample]:
-            return [model.family.encode(structure, index) for index, structure in enumerate(structures)]
+            return [model.family.encode(structure, p) for structure, p in zip(structures, places, strict=True)]
 
         if sum(map(len, structures)) <= INLINE_ATOMS:
             return encode()
@@ -153,7 +241,7 @@ def _refuse_out_of_domain(answer: Answer) -> None:
         domain = prediction.domain
         if not domain.in_domain:
             raise OutOfDomain(
-                f"structures[{index}] is out of the domain of model '{answer.model.card.name}': "
+                f"structures[{index}] is out of the domain of model '{answer.answered_by(index).card.name}': "
                 f"{' '.join(domain.reasons)}",
                 hint="Ask with on_out_of_domain=flag to get the answer and the verdict, or ask another model.",
                 index=index,

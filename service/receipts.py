@@ -40,8 +40,10 @@ def origin_of(stored: StoredModel, engine: Engine) -> dict[str, Any]:
 def receipt_of(answer: "Answer") -> dict[str, Any]:
     """The receipt of an answer, see `understudy.receipts.Receipt`."""
     inputs = [sha256_of(prediction.sample.structure) for prediction in answer.predictions]
+    teacher = next((opinion.model for opinion in answer.opinions.values()), None)
     return {
         **answer.model.origin,
+        "teacher": None if teacher is None else {name: teacher.origin[name] for name in ("model", "version", "digest")},
         "input_sha256": request_sha256(inputs),
         "inputs": inputs,
         "options": answer.options.effective(),

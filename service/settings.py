@@ -66,6 +66,15 @@ class Settings(BaseSettings):
     canary_fraction: float = Field(
         0.001, ge=0, le=1, description="share of requests that are run again alone and compared (isolation)"
     )
+    teacher_fraction: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of a student's answers that its teacher checks; flagged ones it checks anyway",
+    )
+    teacher_share: float = Field(
+        0.3, ge=0, description="engine time that these checks may take in the mean, as a share of the student's own"
+    )
     limits: Limits = Limits()
 
     def hosts(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from service.api.body import CLOSE, read_body
 from service.api.parse import structures_from_tensors
 from service.errors import BodyTooLarge
 from service.families.potential import Prediction
+from service.plane import Answer
 from service.settings import Limits
 
 T = TypeVar("T")
@@ -123,6 +124,20 @@ def tensors_of(predictions: Sequence[Prediction]) -> Mapping[str, Callable[[], A
         "forces_std": lambda: _joined([p.forces_std for p in predictions]),
         "atomic_energies": lambda: _joined([p.atomic_energies for p in predictions]),
         "in_domain": lambda: np.array([p.domain.in_domain for p in predictions]),
+    }
+
+
+def teacher_tensors_of(answer: Answer) -> Mapping[str, Callable[[], Array]]:
+    """What the teacher said of every structure of an answer, as tensors.
+
+    teacher_energy float64 [B] eV; teacher_forces float32 [N, 3] eV/angstrom; teacher_gap float64 [B, 3]: student minus
+    teacher in eV per atom, the root mean square and the largest difference of the forces in eV/angstrom.
+    """
+    opinions = [answer.opinions[place] for place in sorted(answer.opinions)]
+    return {
+        "teacher_energy": lambda: np.array([opinion.teacher.energy for opinion in opinions]),
+        "teacher_forces": lambda: np.concatenate([opinion.teacher.forces for opinion in opinions]),
+        "teacher_gap": lambda: np.array([astuple(opinion.gap) for opinion in opinions]),
     }
 
 

@@ -13,7 +13,7 @@ from understudy.errors import FramingError
 from understudy.framing import Array, Head
 
 from contract.structures import Structure
-from service.api.framed import tensors_of
+from service.api.framed import teacher_tensors_of, tensors_of
 from service.api.parse import choices_of
 from service.errors import UnknownOutput
 from service.models import MEMBERS, Model
@@ -61,7 +61,13 @@ _OUTPUTS: Final = (
 _COMMITTEE_OUTPUTS: Final = (Tensor("energy_std", "FP64", (-1,)),)
 _MEMBER_OUTPUTS: Final = (Tensor("forces_std", "FP32", (-1, 3)),)
 _PERIODIC_OUTPUTS: Final = (Tensor("stress", "FP64", (-1, 6)),)
-_ON_REQUEST: Final = {"forces_std"}
+_TEACHER_OUTPUTS: Final = (
+    Tensor("teacher_energy", "FP64", (-1,)),
+    Tensor("teacher_forces", "FP32", (-1, 3)),
+    Tensor("teacher_gap", "FP64", (-1, 3)),
+)
+_TEACHER: Final = frozenset(tensor.name for tensor in _TEACHER_OUTPUTS)
+_ON_REQUEST: Final = frozenset({"forces_std"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ def outputs_of(model: Model) -> tuple[Tensor, ...]:
     """The outputs that a model has."""
     committee = _COMMITTEE_OUTPUTS if model.card.committee.members > 1 else ()
     members = _MEMBER_OUTPUTS if MEMBERS in model.lanes else ()
-    return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS)
+    teacher = _TEACHER_OUTPUTS if model.card.teacher is not None else ()
+    return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS, *teacher)
 
 
 def metadata_of(model: Model) -> dict[str, Any]:
@@ -138,9 +145,11 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
     parameters = _object(head.get("parameters", {}), "parameters")
     entries = head.get("outputs")
     binary = _flag(parameters.get("binary_data_output", False), "binary_data_output")
+    chosen = {"priority": _priority(parameters), **choices_of(parameters, "us_")}
     there = {tensor.name: tensor for tensor in outputs_of(model)}
     if entries is None:
-        tensors = tuple(tensor for tensor in there.values() if tensor.name not in _ON_REQUEST)
+        silent = _ON_REQUEST if "check" in chosen else _ON_REQUEST | _TEACHER
+        tensors = tuple(tensor for tensor in there.values() if tensor.name not in silent)
         as_json = frozenset() if binary else frozenset(there)
     else:
         choices = [_output(entry, there, binary) for entry in _list(entries, "outputs")]
@@ -148,7 +157,9 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
         as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
     timeout_s = _timeout_s(parameters.get("timeout"))
     deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
-    chosen, named = {"priority": _priority(parameters), **choices_of(parameters, "us_")}, entries is not None
+    if any(tensor.name in _TEACHER for tensor in tensors):
+        chosen["check"] = "teacher"
+    named = entries is not None
     return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, chosen, named)
 
 
@@ -172,7 +183,7 @@ def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
 
 def answered_tensors(answer: Answer, asked: Asked) -> dict[str, Array]:
     """The tensors that were asked for and that the structures have, in the order asked."""
-    make = tensors_of(answer.predictions)
+    make = {**tensors_of(answer.predictions), **teacher_tensors_of(answer)}
     made = {tensor.name: make[tensor.source or tensor.name]() for tensor in asked.outputs}
     return {name: array for name, array in made.items() if array is not None}
 
@@ -184,9 +195,16 @@ def answered_parameters(answer: Answer, receipt: dict[str, Any]) -> dict[str, st
         for index, prediction in enumerate(answer.predictions)
         for reason in prediction.domain.reasons
     ]
+    flags = [f"structures[{place}]: {flag}" for place, flags in enumerate(answer.flags) for flag in flags]
+    by_teacher = [
+        f"structures[{place}]: {answer.opinions[place].model.card.name} {answer.opinions[place].model.stored.digest}"
+        for place in sorted(answer.escalated)
+    ]
     return {
         "us_digest": answer.model.stored.digest,
         "us_domain_reasons": "\n".join(reasons),
+        **({"us_flags": "\n".join(flags)} if answer.options.on_out_of_domain != "answer" else {}),
+        **({"us_answered_by": "\n".join(by_teacher)} if by_teacher else {}),
         "us_receipt": orjson.dumps(receipt).decode(),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from understudy.framing import Array
-from understudy.wire import OnOutOfDomain
+from understudy.wire import Check, Escalate, OnOutOfDomain
 
 from contract.errors import BadShape, BadType
 from contract.structures import MAX_COORDINATE_ANGSTROM, Structure, checked_structure
@@ -21,6 +21,8 @@ FIELDS: Final = ("numbers", "positions", "cell", "pbc")
 TENSORS: Final = ("numbers", "positions", "natoms", "cell", "pbc")
 WORDS: Final[Mapping[str, Sequence[str]]] = {
     "on_out_of_domain": get_args(OnOutOfDomain),
+    "check": get_args(Check),
+    "escalate": get_args(Escalate),
     "priority": PRIORITIES,
 }
 CHOICES: Final = (*WORDS, "model_digest")
@@ -89,7 +91,7 @@ def _one_of(choice: Any, words: Sequence[str], field: str) -> Any:
     if choice not in words:
         raise BadRequest(
             f"{field} is {str(choice)[:40]}.",
-            hint=f"Give {', '.join(words[:-1])} or {words[-1]}.",
+            hint=f"Give {' or '.join(words)}.",
             field=field,
             expected=list(words),
         )

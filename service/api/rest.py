@@ -15,12 +15,11 @@ from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
 from service.access import tenant_of
 from service.api.body import read_body
-from service.api.framed import apart_if_large, read_framed, tensors_of
+from service.api.framed import apart_if_large, read_framed, teacher_tensors_of, tensors_of
 from service.api.leaving import unless_caller_leaves
 from service.api.parse import CHOICES, choices_of, json_object, refuse_unknown, structures_from_json
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
-from service.families.potential import Prediction
 from service.models import Model
 from service.plane import OPTIONAL_OUTPUTS, Answer, Options, Plane
 from service.receipts import receipt_of
@@ -74,7 +73,8 @@ async def show_model(request: Request) -> Response:
     """The whole card of a model."""
     plane: Plane = request.app.state.plane
     model = plane.models.get(request.path_params["model"])
-    return _json({**model.card.model_dump(mode="json"), "digest": model.stored.digest})
+    said = {"digest": model.stored.digest, "on_live_traffic": {"teacher": plane.teachers.summary(model)}}
+    return _json({**model.card.model_dump(mode="json"), **said})
 
 
 async def show_limits(request: Request) -> Response:
@@ -215,18 +215,47 @@ def _head(answer: Answer, receipt: dict[str, Any], results: Sequence[dict[str, A
     }
 
 
-def _scalars(prediction: Prediction) -> dict[str, Any]:
-    return {"energy": prediction.energy, "energy_std": prediction.energy_std, "domain": prediction.domain}
+def _scalars(answer: Answer, place: int) -> dict[str, Any]:
+    """What is small in the answer for one structure."""
+    prediction, options = answer.predictions[place], answer.options
+    said: dict[str, Any] = {
+        "energy": prediction.energy,
+        "energy_std": prediction.energy_std,
+        "domain": prediction.domain,
+    }
+    if options.on_out_of_domain != "answer":
+        said["flags"] = answer.flags[place]
+    if options.escalate != "never":
+        said["answered_by"] = _weights(answer.answered_by(place))
+    if place in answer.opinions:
+        opinion = answer.opinions[place]
+        teacher = {"energy": opinion.teacher.energy, "energy_std": opinion.teacher.energy_std, "gap": opinion.gap}
+        said["teacher"] = {**_weights(opinion.model), **teacher}
+    return said
+
+
+def _weights(model: Model) -> dict[str, Any]:
+    committee = model.card.committee
+    return {
+        "model": model.card.name,
+        "version": model.card.version,
+        "digest": model.stored.digest,
+        "members": committee.members,
+        "energy_calibration": committee.energy_calibration,
+    }
 
 
 def _json_response(answer: Answer, outputs: frozenset[str]) -> Response:
     receipt = receipt_of(answer)
-    head = _head(answer, receipt, [_result(prediction, outputs) for prediction in answer.predictions])
+    head = _head(answer, receipt, [_result(answer, place, outputs) for place in range(len(answer.predictions))])
     return _json(head, {HEADER: short_form(receipt)})
 
 
-def _result(prediction: Prediction, outputs: frozenset[str]) -> dict[str, Any]:
-    result = {**_scalars(prediction), "forces": prediction.forces}
+def _result(answer: Answer, place: int, outputs: frozenset[str]) -> dict[str, Any]:
+    prediction = answer.predictions[place]
+    result = {**_scalars(answer, place), "forces": prediction.forces}
+    if answer.options.check is not None:
+        result["teacher"]["forces"] = answer.opinions[place].teacher.forces
     if prediction.stress is not None:
         result["stress"] = prediction.stress
     for name in outputs:
@@ -235,11 +264,13 @@ def _result(prediction: Prediction, outputs: frozenset[str]) -> dict[str, Any]:
 
 
 def _binary_response(answer: Answer, outputs: frozenset[str]) -> Response:
-    make = tensors_of(answer.predictions)
-    made = {name: make[name]() for name in ("energy", "forces", "energy_std", "stress", *sorted(outputs))}
+    make = {**tensors_of(answer.predictions), **teacher_tensors_of(answer)}
+    names = ["energy", "forces", "energy_std", "stress", *sorted(outputs)]
+    names += ["teacher_energy", "teacher_forces"] if answer.options.check is not None else []
+    made = {name: make[name]() for name in names}
     tensors = {name: array for name, array in made.items() if array is not None}
     receipt = receipt_of(answer)
-    head = _head(answer, receipt, [_scalars(prediction) for prediction in answer.predictions])
+    head = _head(answer, receipt, [_scalars(answer, place) for place in range(len(answer.predictions))])
     body, length = encode(head, tensors, field="outputs", dumps=orjson.dumps)
     return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length), HEADER: short_form(receipt)})
 

@@ -13,6 +13,7 @@ E_contra = TypeVar("E_contra", contravariant=True)
 E = TypeVar("E")
 
 AT_ONCE: Final = 4
+WAITING: Final = 256
 _log: Final = structlog.get_logger("followers")
 
 
@@ -29,14 +30,15 @@ class Follower(Protocol[E_contra]):
 
 
 class Followers(Generic[E]):
-    """Shows exchanges to followers, a few at once; what comes while they are all busy is not looked at.
+    """Shows exchanges to followers, a few at once; what comes while too many wait is not looked at.
 
     Attributes:
-        missed: exchanges that a follower wanted while all were busy.
+        missed: exchanges that a follower wanted while too many waited.
     """
 
     def __init__(self) -> None:
         self.missed = 0
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._followers: list[Follower[E]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,16 +59,16 @@ class Followers(Generic[E]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, follower: Follower[E], exchange: E) -> None:
-        if len(self._tasks) >= AT_ONCE:
+        if len(self._tasks) >= WAITING:
             self.missed += 1
             return
-        task = asyncio.get_running_loop().create_task(_guarded(follower, exchange))
+        task = asyncio.get_running_loop().create_task(self._follow(follower, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-
-async def _guarded(follower: Follower[E], exchange: E) -> None:
-    try:
-        await follower.follow(exchange)
-    except Exception:  # noqa: BLE001 (whatever it is, it must not reach the traffic)
-        _log.warning("follower failed", follower=follower.name, exc_info=True)
+    async def _follow(self, follower: Follower[E], exchange: E) -> None:
+        try:
+            async with self._turns:
+                await follower.follow(exchange)
+        except Exception:  # noqa: BLE001 (whatever it is, it must not reach the traffic)
+            _log.warning("follower failed", follower=follower.name, exc_info=True)

@@ -113,7 +113,7 @@ def test_models_and_cards_are_listed(lj_client: Client) -> None:
 
 
 def test_model_names_cannot_leave_their_place_in_the_path() -> None:
-    call = predict_call("../a b?c#d", [as_structure(argon(3.0))], [])
+    call = predict_call("../a b?c#d", [as_structure(argon(3.0))], {})
     assert call.path == "/v1/predict/..%2Fa%20b%3Fc%23d"
 
 

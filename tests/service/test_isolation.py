@@ -17,7 +17,7 @@ from contract.repository import ModelRepository
 from contract.structures import Structure, checked_structure
 from service.engines.onnxruntime import OnnxRuntime
 from service.families.potential import Potential, Prediction
-from service.followers import Followers
+from service.followers import WAITING, Followers
 from service.followers.canary import Canary, same
 from service.models import compute_of
 from service.plane import Answer, Exchange, Options
@@ -155,7 +155,7 @@ def test_a_follower_that_fails_or_is_slow_harms_nobody() -> None:
     async def scene() -> int:
         followers: Followers[int] = Followers()
         followers.add(Bad())
-        for n in range(10):
+        for n in range(WAITING + 6):
             followers.show(n)
         missed = followers.missed
         await asyncio.sleep(0.01)

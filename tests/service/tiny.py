@@ -86,13 +86,13 @@ class PairEngine:
         }
 
 
-def pair_graph(signature: Signature) -> onnx.ModelProto:
+def pair_graph(signature: Signature, amplitudes: tuple[float, ...] = AMPLITUDES) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     weights = {
         "q": charges(),
-        "a": np.array(AMPLITUDES, np.float32)[:, None],
-        "a3": np.array(AMPLITUDES, np.float32)[:, None, None],
-        "mean": np.float32(np.mean(AMPLITUDES)),
+        "a": np.array(amplitudes, np.float32)[:, None],
+        "a3": np.array(amplitudes, np.float32)[:, None, None],
+        "mean": np.float32(np.mean(amplitudes)),
         "one": np.float32(1),
         "half": np.float32(0.5),
         "minus_six": np.float32(-6 / CUTOFF**2),
@@ -232,13 +232,19 @@ def card_of(folder: Path, name: str, **changes: Any) -> ModelCard:
     return ModelCard.model_validate({**card, **changes, "domain": domain})
 
 
-def publish_tiny(root: Path, name: str = "tiny", member_forces: bool = True, **changes: Any) -> Path:
+def publish_tiny(
+    root: Path,
+    name: str = "tiny",
+    member_forces: bool = True,
+    amplitudes: tuple[float, ...] = AMPLITUDES,
+    **changes: Any,
+) -> Path:
     """Publish the pair potential into a repository; its folder."""
     artefacts = root.parent / f"artefacts-{name}"
     (artefacts / "1").mkdir(parents=True)
-    onnx.save(pair_graph(POTENTIAL), artefacts / "1" / "model.onnx")
+    onnx.save(pair_graph(POTENTIAL, amplitudes), artefacts / "1" / "model.onnx")
     if member_forces:
-        onnx.save(pair_graph(POTENTIAL_MEMBERS), artefacts / "1" / "model_members.onnx")
+        onnx.save(pair_graph(POTENTIAL_MEMBERS, amplitudes), artefacts / "1" / "model_members.onnx")
     root.mkdir(exist_ok=True)
     return ModelRepository(root).publish(card_of(artefacts, name, **changes), artefacts)
 

@@ -22,7 +22,7 @@ from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
-from understudy.wire import OnOutOfDomain, PredictionHead
+from understudy.wire import Escalate, OnOutOfDomain, PredictionHead
 
 app = typer.Typer(
     cls=PluginGroup,
@@ -78,6 +78,10 @@ def predict(
     model_digest: Annotated[
         str | None, typer.Option(help="Weights that must answer: digest or at least its first 12 digits.")
     ] = None,
+    check_teacher: Annotated[bool, typer.Option(help="Also ask the model's teacher, and show the gap.")] = False,
+    escalate: Annotated[
+        Escalate, typer.Option(help="Structures that the teacher answers in place of the model.")
+    ] = "never",
     timeout_s: Annotated[float, typer.Option(help="Seconds that one answer may take.", min=0.1)] = 120.0,
 ) -> None:
     """Energy, forces, committee standard deviation and domain verdict of every structure in a file."""
@@ -91,6 +95,8 @@ def predict(
                 deterministic=deterministic,
                 on_out_of_domain=on_out_of_domain,
                 model_digest=model_digest,
+                check="teacher" if check_teacher else None,
+                escalate=escalate,
             )
             predictions = client.predict(name, structures, on_progress=advance, **options)
     if out is not None:

@@ -130,6 +130,9 @@ class Client:
             on_out_of_domain: where the model was not trained, `answer` with the verdict, `flag` the prediction too (the
                 default), or `refuse`.
             model_digest: the weights that must answer, by their digest or at least its first 12 digits.
+            check: `teacher` also asks the slower model that this one was distilled from; see `Prediction.teacher`.
+            escalate: `flagged` lets the teacher answer what is flagged, `always` everything; `Prediction.answered_by`
+                says who did.
 
         Returns:
             One prediction for one structure; a list for a list or a file.

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any, TypedDict
 
-from understudy.wire import OnOutOfDomain, OptionalOutput
+from understudy.wire import Check, Escalate, OnOutOfDomain, OptionalOutput
 
 
 class PredictOptions(TypedDict, total=False):
@@ -13,6 +13,8 @@ class PredictOptions(TypedDict, total=False):
     deterministic: bool
     on_out_of_domain: OnOutOfDomain
     model_digest: str | None
+    check: Check | None
+    escalate: Escalate
 
 
 def head_of(options: PredictOptions) -> dict[str, Any]:

@@ -10,9 +10,34 @@ from numpy.typing import NDArray
 from understudy.errors import BadAnswer
 from understudy.framing import Array
 from understudy.receipts import Receipt
-from understudy.wire import DomainVerdict, PredictionHead, ResultHead, Uncertainty
+from understudy.wire import Answerer, DomainVerdict, Gap, PredictionHead, ResultHead, TeacherOpinion, Uncertainty
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """What the model's teacher says of the same structure.
+
+    Attributes:
+        weights: which ones, and how to read energy_std.
+        energy: eV, total.
+        energy_std: eV, over the teacher's members.
+        forces: [n, 3] eV/angstrom; None unless `check` was asked for.
+        gap: what the model differs from it by.
+    """
+
+    weights: Answerer
+    energy: float
+    energy_std: float | None
+    forces: Floats | None
+    gap: Gap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, as the gateway writes it."""
+        forces = {} if self.forces is None else {"forces": self.forces.tolist()}
+        said = {"energy": self.energy, "energy_std": self.energy_std, "gap": self.gap.model_dump(), **forces}
+        return {**self.weights.model_dump(), **said}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +55,9 @@ class Prediction:
         domain: whether the model was trained for such a structure, and if not, why and where.
         model, version, digest: which weights answered.
         units: of every quantity, as the gateway states them.
+        flags: why to hesitate: out_of_domain, edge_of_domain, high_std, teacher_gap.
+        answered_by: the model or its teacher; None unless escalation was asked for.
+        teacher: what the teacher says; None unless it was asked.
         receipt: what this answer depends on, to ask for it again; None from a gateway that gives none.
         uncertainty: how many members energy_std is taken over, its divisor, and its calibration where there is one.
     """
@@ -47,6 +75,9 @@ class Prediction:
     units: Mapping[str, str]
     uncertainty: Uncertainty | None
     receipt: Receipt | None = None
+    flags: tuple[str, ...] = ()
+    answered_by: Answerer | None = None
+    teacher: Teacher | None = None
 
     @property
     def max_force(self) -> float:
@@ -61,12 +92,18 @@ class Prediction:
             "forces_std": self.forces_std,
             "atomic_energies": self.atomic_energies,
         }
-        return {
+        said = {
             "energy": self.energy,
             "energy_std": self.energy_std,
             **{name: array.tolist() for name, array in arrays.items() if array is not None},
             "domain": self.domain.model_dump(),
+            "flags": list(self.flags),
         }
+        if self.answered_by is not None:
+            said["answered_by"] = self.answered_by.model_dump()
+        if self.teacher is not None:
+            said["teacher"] = self.teacher.to_dict()
+        return said
 
 
 def part(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[int]) -> list[Prediction]:
@@ -98,6 +135,8 @@ def _check(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[
         "forces": (atoms, 3),
         "forces_std": (atoms, 3),
         "atomic_energies": (atoms,),
+        "teacher_energy": (structures,),
+        "teacher_forces": (atoms, 3),
     }
     missing = [name for name in ("energy", "forces") if name not in tensors]
     wrong = [n for n, shape in shapes.items() if n in tensors and tensors[n].shape != shape]
@@ -126,7 +165,18 @@ def _prediction(
         units=head.units,
         uncertainty=head.uncertainty,
         receipt=None if head.receipt is None else head.receipt.of(index),
+        flags=tuple(result.flags),
+        answered_by=result.answered_by,
+        teacher=_teacher(result.teacher, tensors, atoms),
     )
+
+
+def _teacher(said: TeacherOpinion | None, tensors: Mapping[str, Array], atoms: slice) -> Teacher | None:
+    if said is None:
+        return None
+    forces = _copy(tensors.get("teacher_forces"), atoms)
+    weights = Answerer.model_validate(said.model_dump())
+    return Teacher(weights, said.energy, said.energy_std, forces, said.gap)
 
 
 def _copy(tensor: Array | None, where: int | slice) -> Floats | None:

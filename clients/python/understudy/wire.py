@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from understudy.receipts import Receipt
+from understudy.receipts import Receipt, Weights
 
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
@@ -18,6 +18,9 @@ Verdict = Literal["in", "edge", "out"]
 OptionalOutput = Literal["forces_std", "atomic_energies"]
 Priority = Literal["interactive", "bulk"]
 OnOutOfDomain = Literal["answer", "flag", "refuse"]
+Check = Literal["teacher"]
+Escalate = Literal["never", "flagged", "always"]
+Flag = Literal["out_of_domain", "edge_of_domain", "high_std", "teacher_gap"]
 
 UNITS: Final[Mapping[str, str]] = {
     "positions": "angstrom",
@@ -58,6 +61,12 @@ class PredictRequest(_Part):
         description="where the model was not trained. answer: the verdict says so; flag: the result is marked too; "
         "refuse: 422 in place of an answer",
     )
+    check: Check | None = Field(
+        None, description="teacher: what the model's teacher says, and the gap, in the same answer"
+    )
+    escalate: Escalate = Field(
+        "never", description="which structures the teacher answers in place of the model: flagged ones, or all"
+    )
     model_digest: str | None = Field(
         None,
         pattern="^[0-9a-f]{12,64}$",
@@ -78,6 +87,30 @@ class DomainVerdict(_Part):
     atoms: list[int] = Field([], description="indices of the atoms that the reasons speak of")
 
 
+class Gap(_Part):
+    """What a student differs from its teacher by, on one structure."""
+
+    energy_ev_per_atom: float = Field(description="student minus teacher")
+    forces_rms_ev_angstrom: float = Field(description="root mean square over the components of all atoms")
+    forces_max_ev_angstrom: float = Field(description="the longest difference vector of an atom")
+
+
+class Answerer(Weights):
+    """Who answered, and how to read its energy_std."""
+
+    members: int = 1
+    energy_calibration: float | None = None
+
+
+class TeacherOpinion(Answerer):
+    """What the teacher says of a structure."""
+
+    energy: float = Field(description="eV, total")
+    energy_std: float | None = Field(None, description="eV, over the teacher's members")
+    gap: Gap
+    forces: list[Vector] | None = Field(None, description="eV/angstrom, [n, 3]; in JSON, with check=teacher")
+
+
 class ResultHead(_Part):
     """What is small in the answer for one structure."""
 
@@ -86,6 +119,11 @@ class ResultHead(_Part):
         None, description="eV, sample standard deviation over the committee (ddof = 1); null for a single member"
     )
     domain: DomainVerdict
+    flags: list[str] = Field([], description="why to hesitate; left out where on_out_of_domain is answer")
+    answered_by: Answerer | None = Field(
+        None, description="the model or its teacher; only where escalation was asked for"
+    )
+    teacher: TeacherOpinion | None = Field(None, description="only where the teacher was asked too")
 
 
 class Result(ResultHead):
