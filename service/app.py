@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -18,12 +19,15 @@ from service.api.edge import Edge, handle_http_exception
 from service.api.routes import BUSY, add_routes
 from service.doors import Door
 from service.engines import Engine
+from service.followers import Follower
 from service.followers.canary import Canary
+from service.followers.harvester import Harvester
 from service.followers.teacher import TeacherCheck, every_place, flagged_places
+from service.harvest import Harvest, HarvestUnusable
 from service.lanes import Turns
 from service.metrics import Answers, registry_of
 from service.models import Models, load_models
-from service.plane import Plane
+from service.plane import Exchange, Plane
 from service.settings import Settings
 from service.version import VERSION
 from service.workers import ThreadWorkers
@@ -84,8 +88,9 @@ def create_app(
             plane = app.state.plane = Plane(models, settings.limits, encoders)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
-            for check in teacher_checks(plane, settings):
-                plane.followers.add(check)
+            harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
+            for follower in learners(plane, settings, harvest):
+                plane.followers.add(follower)
             app.state.metrics = registry_of(answers, lambda: models, canary)
             async with AsyncExitStack() as opened:
                 lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
@@ -118,13 +123,28 @@ def create_app(
     return app
 
 
-def teacher_checks(plane: Plane, settings: Settings) -> list[TeacherCheck]:
-    """What the teachers look at of their students' answers: a sampled share, and whatever is flagged."""
-    share = settings.teacher_share
-    return [
-        TeacherCheck(plane, "sampled", every_place, settings.teacher_fraction, share),
-        TeacherCheck(plane, "flagged", flagged_places, 1.0 if settings.teacher_fraction else 0.0, share),
-    ]
+def learners(plane: Plane, settings: Settings, harvest: Harvest | None) -> Iterator[Follower[Exchange]]:
+    """Who learns from live traffic: teachers, of a sampled share and of whatever is flagged, and the harvest."""
+    harvester = None if harvest is None else Harvester(harvest)
+    hear, share = None if harvester is None else harvester.hear, settings.teacher_share
+    if settings.teacher_fraction:
+        yield TeacherCheck(plane, "sampled", every_place, settings.teacher_fraction, share, hear)
+        yield TeacherCheck(plane, "flagged", flagged_places, 1.0, share, hear)
+    if harvester is not None:
+        yield harvester
+
+
+def open_harvest(settings: Settings) -> Harvest:
+    """The harvest that the settings name.
+
+    Raises:
+        HarvestUnusable: its folder cannot be made or read.
+    """
+    folder = settings.harvest or Path("harvest")
+    try:
+        return Harvest(folder, settings.harvest_bytes, settings.harvest_structures)
+    except (OSError, ValueError) as error:
+        raise HarvestUnusable(f"UNDERSTUDY_HARVEST={folder} cannot be used: {error}") from error
 
 
 def open_engine(settings: Settings) -> Engine:

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     teacher_share: float = Field(
         0.3, ge=0, description="engine time that these checks may take in the mean, as a share of the student's own"
     )
+    harvest: Path | None = Field(
+        None,
+        description="folder in which flagged structures are kept for training; none: nothing of a caller is stored",
+    )
+    harvest_bytes: int = Field(256 * MIB, gt=0, description="size of that folder, at most")
+    harvest_structures: int = Field(10_000, gt=0, description="structures in it, at most")
     limits: Limits = Limits()
 
     def hosts(self) -> frozenset[str]:

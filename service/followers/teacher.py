@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from service.errors import DeadlineExceeded, QueueFull
 from service.plane import Answer, Exchange, Options, Plane
 from service.teachers import Opinion, Why, seconds_of
 
-OnOpinion: TypeAlias = Callable[[Answer, Opinion], None]
+OnOpinion: TypeAlias = Callable[[Answer, int, Opinion], Awaitable[None]]
 Choose: TypeAlias = Callable[[Answer], list[int]]
 """Which structures of an answer to ask about, by their places; it must say the same whenever it is asked."""
 
@@ -23,7 +23,7 @@ class TeacherCheck:
         choose: the structures.
         fraction: of the answers that are looked at; 0 for none.
         share: of the student's engine time that the teacher may cost in the mean.
-        on_opinion: told of each gap.
+        on_opinion: told of each structure, by its place, and of the two opinions of it.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class TeacherCheck:
         except (QueueFull, DeadlineExceeded):
             return  # a busy gateway says nothing of the gap
         ledger = self._plane.teachers.ledger(answer.model)
-        for opinion in opinions.values():
+        for place, opinion in opinions.items():
             ledger.note(opinion.gap, self._why)
             if self._on_opinion is not None:
-                self._on_opinion(answer, opinion)
+                await self._on_opinion(answer, place, opinion)
 
     def _is_due(self) -> bool:
         return self._every > 0 and next(self._seen) % self._every == 0

@@ -10,6 +10,8 @@ from ase.io import iread
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.errors import InvalidInput
+from contract.structures import Structure, checked_structure
 from contract.units import HARTREE_EV, KCAL_MOL_EV
 from training.data.cuts import cut_energy, drop_duplicates
 from training.data.dataset import Dataset, ragged
@@ -67,6 +69,22 @@ def read_extxyz(
     )
     dataset = drop_duplicates(dataset)
     return dataset if max_energy_ev is None else cut_energy(dataset, max_energy_ev, "composition")
+
+
+def read_structures(path: Path) -> list[Structure]:
+    """Every frame of an extended xyz file without its labels, such as a harvest of the service that waits for them.
+
+    Raises:
+        UnreadableData: not extended xyz, or a frame that is no structure, naming it.
+    """
+    structures = []
+    for index, atoms in enumerate(_frames(path)):
+        try:
+            cell = atoms.cell.complete().array if atoms.pbc.any() else None
+            structures.append(checked_structure(atoms.numbers, atoms.positions, cell, atoms.pbc, index))
+        except InvalidInput as error:
+            raise UnreadableData(f"{path}: {error}") from None
+    return structures
 
 
 def _frames(path: Path) -> list[Atoms]:
