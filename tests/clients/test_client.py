@@ -102,6 +102,7 @@ def test_a_prediction_owns_writable_arrays_and_is_plain_data_for_json(lj_client:
         "energy_std": 0.0,
         "forces": [[0.0] * 3] * 2,
         "domain": {"in_domain": True, "verdict": "in", "reasons": [], "atoms": []},
+        "flags": [],
     }
 
 
