@@ -42,6 +42,7 @@ def run(settings: "Settings") -> int:
     """Run the gateway until it is told to stop; the exit status."""
     import uvicorn
 
+    from service.api.heads import bounded_heads
     from service.app import create_app
     from service.doors import grpc_door
 
@@ -51,6 +52,8 @@ def run(settings: "Settings") -> int:
         host=settings.host,
         port=settings.port,
         log_level="critical",  # until it is ready: the reason of a failed start is told below, without a traceback
+        http=bounded_heads(settings.limits, app.edge.counts),
+        ws="none",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=30,

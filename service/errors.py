@@ -3,6 +3,7 @@
 ServiceError                       code, status, title, detail, hint, facts, headers
 ├── BadRequest (400)               the request cannot be read
 │   ├── InvalidHost
+│   ├── MalformedHttp
 │   ├── BrokenCompression
 │   ├── TooManyChunks
 │   ├── MalformedJson
@@ -12,6 +13,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   ├── UnknownOutput
 │   └── NoTeacher
 ├── UnknownModel (404)             no such model or version
+├── HeadTooSlow (408)
 ├── BodyTooSlow (408)
 ├── OtherDigest (412)              other weights are served than the caller named
 ├── BodyTooLarge (413)
@@ -20,6 +22,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── UnsupportedMediaType (415)
 ├── UnsupportedElement (422)       an element that the model does not know
 ├── OutOfDomain (422)              the model was not trained for it, and the caller wants no such answer
+├── HeadTooLarge (431)
 ├── QueueFull (429)                ask again later
 ├── CallerLeft (499)               nobody is there to be answered
 ├── NotServed (501)                a part of a protocol that is not served here
@@ -71,6 +74,13 @@ class InvalidHost(BadRequest):
 
     code = "invalid_host"
     title = "Invalid host"
+
+
+class MalformedHttp(BadRequest):
+    """Not HTTP/1.1, or with a Content-Length that is none."""
+
+    code = "malformed_http"
+    title = "Malformed HTTP"
 
 
 class BrokenCompression(BadRequest):
@@ -137,6 +147,14 @@ class UnknownModel(ServiceError):
     title = "Unknown model"
 
 
+class HeadTooSlow(ServiceError):
+    """The head did not arrive in time."""
+
+    code = "head_too_slow"
+    status = 408
+    title = "Head too slow"
+
+
 class BodyTooSlow(ServiceError):
     """The body did not arrive in time."""
 
@@ -199,6 +217,14 @@ class OutOfDomain(ServiceError):
     code = "out_of_domain"
     status = 422
     title = "Out of the model's domain"
+
+
+class HeadTooLarge(ServiceError):
+    """The head of a request is over its limit."""
+
+    code = "head_too_large"
+    status = 431
+    title = "Head too large"
 
 
 class QueueFull(ServiceError):

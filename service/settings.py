@@ -16,6 +16,8 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    head_bytes: int = Field(64 * 1024, gt=0, description="the head of an HTTP request, with all its headers")
+    head_s: float = Field(10.0, gt=0, description="a head may take this long")
     json_bytes: int = Field(4 * MIB, gt=0, description="a JSON body, or the JSON head of a binary one")
     xyz_bytes: int = Field(4 * MIB, gt=0, description="an extended XYZ body")
     binary_bytes: int = Field(512 * MIB, gt=0, description="a binary body, decompressed")

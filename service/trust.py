@@ -14,6 +14,8 @@ from contract.structures import Structure
 
 Verdict = Literal["in", "edge", "out"]
 SHORT_OF_LEAST_DISTANCE: Final = 0.9
+LOOSE: Final = 1.7
+"""Nearest neighbours so many times farther than the closest in training: a bohr is 0.53 angstrom."""
 _NAMED: Final = 10
 _REMEMBERED: Final = 1024
 _SMALL: Final = 300
@@ -112,6 +114,7 @@ class DomainJudge:
         least = self.least_distance[structure.numbers, structure.numbers[graph.nearest]]
         short = graph.nearest_distance < least
         if not short.any():
+            self._looseness(graph, least, finding)
             return
         atoms = np.flatnonzero(short)
         atom = int(atoms[np.argmin(graph.nearest_distance[atoms] / least[atoms])])
@@ -123,6 +126,19 @@ class DomainJudge:
             f"the closest in the training data are {least[atom]:.3f}.",
             atoms[:_NAMED].tolist(),
         )
+
+    def _looseness(self, graph: Graph, least: NDArray[np.float64], finding: _Finding) -> None:
+        """Whether most atoms are so far from their nearest neighbours that the unit of length may be another."""
+        known = (graph.nearest >= 0) & (least > 0.0)
+        loose = known & (graph.nearest_distance > LOOSE * least)
+        lonely = graph.nearest < 0
+        if graph.n_atoms > 1 and 2 * np.count_nonzero(loose | lonely) > graph.n_atoms:
+            finding.add(
+                "edge",
+                "Most atoms are much farther from their nearest neighbours than in training: "
+                "positions are in angstrom, not in bohr (0.529 angstrom) or any other unit.",
+                np.flatnonzero(loose | lonely)[:_NAMED].tolist(),
+            )
 
     def _spread(self, energy_std_ev: float | None, finding: _Finding) -> None:
         inside, outside = self.card.domain.energy_std_in_ev, self.card.domain.energy_std_out_ev

@@ -13,11 +13,12 @@ import numpy as np
 from contract.errors import UnknownElement
 from contract.structures import Structure, checked_structure
 from service.api.parse import refuse_many
-from service.errors import MalformedXyz
+from service.errors import MalformedXyz, UnknownField
 from service.settings import Limits
 
 COMMENT_CHARACTERS: Final = 16_384
 COLUMNS: Final = 256
+_NEUTRAL: Final = {"charge": (0,), "total_charge": (0,), "spin": (0, 1), "multiplicity": (1,)}
 _READ_KEYS: Final = ("Lattice", "pbc", "Properties")
 _READ_COLUMNS: Final = {"species", "symbols", "Z", "numbers", "pos", "positions"}
 
@@ -98,12 +99,24 @@ def _comment(line: str) -> dict[str, Any]:
     from ase.io.extxyz import key_val_str_to_dict
 
     said = key_val_str_to_dict(line)  # type: ignore[no-untyped-call]
+    _refuse_charged(said)
     kept = {key: said[key] for key in _READ_KEYS if key in said}
     if "pbc" in kept and np.asarray(kept["pbc"]).dtype.kind not in "bi":
         raise ValueError('pbc must be written as "T T F"')
     if "Properties" in kept:
         kept["Properties"] = _read_columns(str(kept["Properties"]))
     return kept
+
+
+def _refuse_charged(said: dict[str, Any]) -> None:
+    """A charge or a spin that no model of this family takes must not be left out in silence."""
+    for name, neutral in _NEUTRAL.items():
+        if name in said and said[name] not in neutral:
+            raise UnknownField(
+                f"The comment line says {name}={str(said[name])[:40]}; models here take neutral closed shells only.",
+                hint="Ask a model that was made for it; without this entry the structure is taken as neutral.",
+                field=name,
+            )
 
 
 def _read_columns(properties: str) -> str:

@@ -23,9 +23,6 @@ SMALL = Limits(
     json_bytes=4_000,
     xyz_bytes=4_000,
     binary_bytes=20_000,
-    body_chunks=50,
-    body_grace_s=0.3,
-    body_least_bytes_per_s=1_000_000,
     structures=4,
     atoms=60,
 )
@@ -89,9 +86,3 @@ def serve() -> Iterator[Callable[[Settings], int]]:
 def port(serve: Callable[[Settings], int], repository: Path) -> int:
     """Port of a gateway with the usual limits."""
     return serve(Settings(model_repo=repository, workers=2))
-
-
-@pytest.fixture(scope="session")
-def small_port(serve: Callable[[Settings], int], repository: Path) -> int:
-    """Port of a gateway with limits that are easily passed."""
-    return serve(Settings(model_repo=repository, workers=1, limits=SMALL))
