@@ -87,12 +87,17 @@ def stack(members: list[HipNN]) -> HipNN:
     return network
 
 
-def _student(config: DistillationConfig, m: int) -> HipNN:
-    torch.manual_seed(config.fit.seed + m)
-    network = HipNN(config.network.model_copy(update={"members": 1}))
+def fix_sensitivities(network: HipNN) -> None:
+    """Leave the sensitivities as they are initialised, so that members trained apart can be stacked."""
     for block in network.blocks:
         for parameter in block.interaction.sensitivity.parameters():  # type: ignore[union-attr]
             parameter.requires_grad_(False)
+
+
+def _student(config: DistillationConfig, m: int) -> HipNN:
+    torch.manual_seed(config.fit.seed + m)
+    network = HipNN(config.network.model_copy(update={"members": 1}))
+    fix_sensitivities(network)
     return network
 
 

