@@ -19,6 +19,7 @@ UnderstudyError
     ├── ModelNotFound
     ├── InvalidCard
     ├── DigestMismatch
+    ├── NotReproduced
     └── UnsafeArtefact
 """
 
@@ -156,6 +157,10 @@ class InvalidCard(RepositoryError):
 
 class DigestMismatch(RepositoryError):
     """A file differs from the sha256 on its card."""
+
+
+class NotReproduced(RepositoryError):
+    """A graph does not give the answers that were stored beside it when it was admitted."""
 
 
 class UnsafeArtefact(RepositoryError):

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +79,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        workers = ThreadWorkers(settings.workers, asyncio.get_running_loop())
+        workers = ThreadWorkers(settings.calls(), asyncio.get_running_loop())
         encoders = ThreadPoolExecutor(settings.workers, "understudy-encoder")
+        closing = ExitStack()
         try:
             engine = open_engine(settings)
+            closing.callback(engine.close)
             repository = ModelRepository(settings.model_repo)
             models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
             plane = app.state.plane = Plane(models, settings.limits, encoders)
@@ -107,6 +109,7 @@ def create_app(
             app.state.ready = False
             await asyncio.to_thread(workers.close)
             encoders.shutdown()
+            closing.close()
 
     app = Gateway(
         title="Understudy",
@@ -152,12 +155,26 @@ def open_engine(settings: Settings) -> Engine:
 
     Raises:
         ModuleNotFoundError: it is not installed, saying what to install.
+        EngineUnavailable: the device or the server that it needs is not there.
     """
-    try:
+    if settings.engine == "triton":
+        from service.engines.triton import Triton
+
+        return Triton(settings.triton_urls(), settings.triton_calls, settings.limits.timeout_s)
+    if settings.engine == "torchscript":
+        with _or_say_how("torch", "PyTorch", "'understudy-platform[torchscript]'"):
+            from service.engines.torchscript import TorchScript
+        return TorchScript(settings.workers, settings.device)
+    with _or_say_how("onnxruntime", "ONNX Runtime", "'understudy-platform[cpu]', or [gpu] for an NVIDIA GPU"):
         from service.engines.onnxruntime import OnnxRuntime
+    return OnnxRuntime(settings.workers, settings.device)
+
+
+@contextmanager
+def _or_say_how(module: str, name: str, install: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
-        if error.name != "onnxruntime":
+        if error.name != module:
             raise
-        hint = "pip install 'understudy-platform[cpu]', or [gpu] for an NVIDIA GPU"
-        raise ModuleNotFoundError(f"ONNX Runtime is not installed: {hint}", name=error.name) from None
-    return OnnxRuntime(settings.workers)
+        raise ModuleNotFoundError(f"{name} is not installed: pip install {install}", name=module) from None

@@ -27,6 +27,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── CallerLeft (499)               nobody is there to be answered
 ├── NotServed (501)                a part of a protocol that is not served here
 ├── NotReady (503)                 starting, or shutting down
+├── EngineAway (503)               no server that could run the model answers
 ├── DeadlineExceeded (504)
 └── Fault (500)                    ours
     ├── EngineFault                the engine failed on this structure
@@ -257,6 +258,14 @@ class NotReady(ServiceError):
     code = "not_ready"
     status = 503
     title = "Not ready"
+
+
+class EngineAway(ServiceError):
+    """No server that could run the model answers."""
+
+    code = "engine_away"
+    status = 503
+    title = "Engine away"
 
 
 class DeadlineExceeded(ServiceError):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Limits(BaseModel):
@@ -60,8 +61,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="HTTP port")
     grpc_port: int | None = Field(8001, ge=0, le=65_535, description="gRPC port; none: no gRPC")
     model_repo: Path = Field(Path("model_repo"), description="folder of models")
-    engine: Literal["onnxruntime"] = Field("onnxruntime", description="what runs the graphs")
-    workers: int = Field(default_factory=available_cores, ge=1, description="engine calls at once, one thread each")
+    engine: Literal["onnxruntime", "triton", "torchscript"] = Field("onnxruntime", description="what runs the graphs")
+    device: Device = Field("auto", description="where an embedded engine runs them: cpu, cuda, or auto")
+    triton_url: str | None = Field(None, description="gRPC addresses of Triton, host:port, with commas between them")
+    triton_calls: int = Field(2, ge=1, description="engine calls at once on each Triton server")
+    workers: int = Field(default_factory=available_cores, ge=1, description="embedded engine calls at once")
     allowed_hosts: list[str] | None = Field(
         None, description="names callers may use in `Host`; by default any, or only this machine when host is loopback"
     )
@@ -91,6 +95,14 @@ class Settings(BaseSettings):
             return frozenset(name.lower() for name in self.allowed_hosts if name != "*")
         loopback = {"127.0.0.1", "localhost", "::1"}
         return frozenset(loopback) if self.host in loopback else frozenset()
+
+    def triton_urls(self) -> list[str]:
+        """The addresses of the Triton servers, one by one."""
+        return [url.strip() for url in (self.triton_url or "").split(",") if url.strip()]
+
+    def calls(self) -> int:
+        """Engine calls at once."""
+        return self.triton_calls * len(self.triton_urls()) or 1 if self.engine == "triton" else self.workers
 
     def address(self, port: int) -> str:
         """Host and port as a URL has them."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from contract.errors import UnderstudyError
 from contract.repository import StoredModel
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
@@ -81,9 +82,20 @@ class Engine(Protocol):
     def description(self) -> Description:
         """Name, version and device, for people and receipts."""
 
+    def opens(self, stored: StoredModel, file: str) -> bool:
+        """Whether a model has this graph in a form that the engine runs."""
+
     def open(self, stored: StoredModel, file: str) -> Runner:
-        """Load one graph file of a model, such as "model.onnx".
+        """Make one graph of a model ready, by the name of its ONNX file, such as "model.onnx".
 
         Raises:
             RepositoryError: the file must not, or cannot, be loaded.
+            EngineUnavailable: what the settings ask for is not there.
         """
+
+    def close(self) -> None:
+        """Let go of what the engine holds; its runners must not be called any more."""
+
+
+class EngineUnavailable(UnderstudyError):
+    """The engine or device that the settings name cannot be had here; says what to do."""

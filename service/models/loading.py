@@ -7,7 +7,7 @@ from contract.card import ModelCard
 from contract.errors import ModelNotFound
 from contract.repository import ModelRepository, StoredModel
 from service.engines import Engine, Runner, Stop
-from service.errors import NonFiniteAnswer
+from service.errors import NonFiniteAnswer, ServiceError
 from service.families.potential import Potential, Prediction, Sample
 from service.lanes import Bounds, Lane, Turns
 from service.models.model import MEAN, MEMBERS, Model
@@ -38,21 +38,24 @@ def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
         RepositoryError: a graph cannot be loaded, or does not run.
     """
     family = Potential.of(stored.card)
-    files = [file for file in (MEAN, MEMBERS) if file == MEAN or stored.has(file)]
+    files = [file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)]
     lanes = {}
     for file in files:
         runner = engine.open(stored, file)
         for tensors in family.warm_batches():
             runner(tensors)
-        lanes[file] = Lane(compute_of(family, runner), _bounds(stored.card, limits), turns)
+        lanes[file] = Lane(compute_of(family, runner), _bounds(stored.card, limits, engine), turns)
     return Model(stored, family, lanes, origin_of(stored, engine))
 
 
 def compute_of(family: Potential, runner: Runner) -> Any:
     """What a lane runs on a worker: collate, engine, split, decode."""
 
-    def compute(samples: Sequence[Sample], stop: Stop | None = None) -> Sequence[Prediction | NonFiniteAnswer]:
-        outputs = runner(family.collate(samples), stop)
+    def compute(samples: Sequence[Sample], stop: Stop | None = None) -> Sequence[Prediction | ServiceError]:
+        try:
+            outputs = runner(family.collate(samples), stop)
+        except ServiceError as error:  # nobody's structure is at fault: none is run again
+            return [error] * len(samples)
         try:
             parts = family.split(outputs, samples)
             return [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]
@@ -64,7 +67,10 @@ def compute_of(family: Potential, runner: Runner) -> Any:
     return compute
 
 
-def _bounds(card: ModelCard, limits: Limits) -> Bounds:
-    best = min(card.batching.points, key=lambda p: p.milliseconds / p.slots, default=None)
-    seconds = best.milliseconds / best.slots / 1e3 if best else 0.0
-    return Bounds(card.batching.best_slots, limits.queued_structures, limits.queued_slots, seconds)
+def _bounds(card: ModelCard, limits: Limits, engine: Engine) -> Bounds:
+    """Sizes by the card's curve; how fast a worker is only if the curve was measured on this kind of engine."""
+    curve, here = card.batching, engine.description
+    best = min(curve.points, key=lambda p: p.milliseconds / p.slots, default=None)
+    measured = curve.engine.split()[0] == here.engine and curve.device == here.device
+    seconds = best.milliseconds / best.slots / 1e3 if best and measured else 0.0
+    return Bounds(curve.best_slots, limits.queued_structures, limits.queued_slots, seconds)

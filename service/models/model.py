@@ -44,8 +44,8 @@ class Model:
         if member_forces and MEMBERS not in self.lanes:
             raise UnknownOutput(
                 f"Model '{self.card.name}' has no forces_std: it has {self.card.committee.members} member(s) "
-                "and no graph with the forces of each.",
-                hint="Leave it out, or ask a committee model.",
+                "and no graph with the forces of each that this engine runs.",
+                hint="Leave it out, or ask a committee model on the onnxruntime or triton engine.",
                 field="outputs",
             )
         return self.lanes[MEMBERS if member_forces else MEAN]

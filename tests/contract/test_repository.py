@@ -22,6 +22,7 @@ from contract.card import (
     read_card,
 )
 from contract.errors import DigestMismatch, InvalidCard, ModelNotFound, UnsafeArtefact
+from contract.graphs import BUCKETS
 from contract.repository import ModelRepository, describe_files, model_digest
 from contract.triton_config import triton_config
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
@@ -192,7 +193,7 @@ def test_a_name_that_ends_as_a_companion_is_no_name_for_a_model(artefacts: Path)
 
 def test_the_triton_configuration_states_every_tensor_and_leaves_batching_to_the_gateway(artefacts: Path) -> None:
     text = triton_config(card_of(artefacts))
-    assert 'name: "energy", data_type: TYPE_FP64, dims: [ 2, -1 ]' in text
+    assert 'name: "energy", data_type: TYPE_FP64, dims: [ -1, -1 ]' in text
     assert 'name: "shifts", data_type: TYPE_FP32, dims: [ -1, -1, 3 ]' in text
     assert "max_batch_size: 0" in text
     assert "KIND_GPU" in text
@@ -203,6 +204,31 @@ def test_triton_reads_the_configuration(artefacts: Path) -> None:
     model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
     config = text_format.Parse(triton_config(card_of(artefacts)), model_config.ModelConfig())
     assert [t.name for t in config.output] == ["energy", "forces", "virial", "atomic_energy"]
+    assert (config.backend, config.max_batch_size) == ("onnxruntime", 0)
+    assert config.version_policy.WhichOneof("policy_choice") == "all"
+    assert config.instance_group[0].kind == model_config.ModelInstanceGroup.KIND_GPU
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.max_queue_size > 0
+    assert policy.default_timeout_microseconds > 0  # without it a request's own timeout is ignored
+    assert policy.allow_timeout_override
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+def test_every_usual_shape_is_warmed_on_zeros_within_the_limit_of_the_model(artefacts: Path) -> None:
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    config = text_format.Parse(triton_config(card_of(artefacts)), model_config.ModelConfig())
+    shapes = [tuple(sample.inputs["neighbours"].dims) for sample in config.model_warmup]
+    assert [slots for _, slots in shapes] == [slots for slots in BUCKETS if 2 * slots <= 1000]
+    assert all(atoms * slots <= 1000 for atoms, slots in shapes)
+    for sample in config.model_warmup:
+        assert sample.inputs.keys() == {tensor.name for tensor in config.input}
+        assert all(value.zero_data for value in sample.inputs.values())
+
+
+def test_triton_reads_the_configuration_of_the_members(artefacts: Path) -> None:
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
     members = text_format.Parse(triton_config(card_of(artefacts), "model_members.onnx"), model_config.ModelConfig())
     assert members.name == "toy-members"
     assert members.output[-1].name == "member_forces"

@@ -14,6 +14,8 @@ from understudy.inprocess import InProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from real_triton import Environment, NoTriton, RealTriton, overlay
+from references import SHIPPED
 from tiny import tiny_repository
 
 from service.app import create_app
@@ -86,3 +88,24 @@ def serve() -> Iterator[Callable[[Settings], int]]:
 def port(serve: Callable[[Settings], int], repository: Path) -> int:
     """Port of a gateway with the usual limits."""
     return serve(Settings(model_repo=repository, workers=2))
+
+
+@pytest.fixture(scope="session")
+def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RealTriton, RealTriton]]:
+    """Two real Triton servers that hold the shipped models. A test that harms one leaves both as they were."""
+    try:
+        environment = Environment()
+    except NoTriton as reason:
+        pytest.skip(f"no real Triton: {reason}")
+    folder = tmp_path_factory.mktemp("triton")
+    repository = overlay(SHIPPED, folder / "repository")
+    servers = (RealTriton(environment, repository, folder), RealTriton(environment, repository, folder))
+    try:
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()

@@ -62,8 +62,13 @@ class PairEngine:
 
     concurrency, description = 2, Description("numpy", np.__version__, "cpu")
 
+    def opens(self, stored: StoredModel, file: str) -> bool:
+        return stored.has(file)
+
     def open(self, stored: StoredModel, file: str) -> "PairEngine":
         return self
+
+    def close(self) -> None: ...
 
     def __call__(self, tensors: Mapping[str, np.ndarray], stop: object = None) -> dict[str, np.ndarray]:
         positions, neighbours = tensors["positions"], tensors["neighbours"]

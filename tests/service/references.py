@@ -1,0 +1,32 @@
+"""What every engine must answer: the reference of a shipped model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contract.repository import ModelRepository, StoredModel
+
+SHIPPED = Path(__file__).parents[2] / "model_repo"
+NAMES = ModelRepository(SHIPPED).names()
+GRAPHS = ("model.onnx", "model_members.onnx")
+Arrays = dict[str, np.ndarray]
+
+
+def shipped(name: str) -> StoredModel:
+    return ModelRepository(SHIPPED).load(name)
+
+
+def reference(stored: StoredModel) -> tuple[Arrays, Arrays]:
+    """Inputs and outputs."""
+    with np.load(stored.file("reference.npz")) as arrays:
+        held = dict(arrays)
+    return (
+        {name.removeprefix("in/"): array for name, array in held.items() if name.startswith("in/")},
+        {name.removeprefix("out/"): array for name, array in held.items() if name.startswith("out/")},
+    )
+
+
+def assert_alike(outputs: Arrays, expected: Arrays, **tolerance: Any) -> None:
+    for name in outputs.keys() & expected.keys():
+        np.testing.assert_allclose(outputs[name], expected[name], err_msg=name, **tolerance)
