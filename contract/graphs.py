@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from vesin import NeighborList
 
 from contract.errors import CoincidentAtoms, ImpossibleDistances, TooLarge
+from contract.signatures import BUCKETS
 from contract.structures import Structure
 
 COINCIDENT_ANGSTROM: Final = 0.01
 IMPOSSIBLE_ANGSTROM: Final = 0.2
 """No two nuclei are so near one another in matter; bonds given in nanometres are 0.07 to 0.2."""
-BUCKETS: Final = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BRUTE_FORCE_ATOMS: Final = 200
 DEFAULT_MAX_PAIRS: Final = 50_000_000
 LISTER_CELLS: Final = 100_000

@@ -12,6 +12,9 @@ TRITON_TYPES: Final[dict[str, str]] = {
     "bool": "TYPE_BOOL",
 }
 
+BUCKETS: Final = (1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Usual sizes of K, the neighbour slots of an atom: a batch is padded to one of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

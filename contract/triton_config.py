@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from contract.card import ModelCard
-from contract.graphs import BUCKETS
 from contract.layout import GRAPH, folder_of
-from contract.signatures import GRAPHS, TRITON_TYPES, Signature, TensorSpec
+from contract.signatures import BUCKETS, GRAPHS, TRITON_TYPES, Signature, TensorSpec
 
 QUEUED: Final = 64
 LONGEST_WAIT_US: Final = 60_000_000

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from contract.card import ModelCard
 from contract.elements import NUMBERS, SYMBOLS
 from contract.errors import TooLarge
-from contract.graphs import BRUTE_FORCE_ATOMS, BUCKETS, Graph, bucket, build_graph
+from contract.graphs import BRUTE_FORCE_ATOMS, Graph, bucket, build_graph
 from contract.graphs import collate as collate_graphs
+from contract.signatures import BUCKETS
 from contract.structures import Structure, checked_structure
 from service.errors import NonFiniteAnswer, UnsupportedElement
 from service.trust import Domain, DomainJudge

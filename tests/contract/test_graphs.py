@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from contract.errors import CoincidentAtoms, ImpossibleDistances, TooLarge
-from contract.graphs import BUCKETS, Graph, bucket, build_graph, collate
+from contract.graphs import Graph, bucket, build_graph, collate
+from contract.signatures import BUCKETS
 from contract.structures import Structure, checked_structure
 
 CUTOFF = 3.0

@@ -22,8 +22,8 @@ from contract.card import (
     read_card,
 )
 from contract.errors import DigestMismatch, InvalidCard, ModelNotFound, UnsafeArtefact
-from contract.graphs import BUCKETS
 from contract.repository import ModelRepository, describe_files, model_digest
+from contract.signatures import BUCKETS
 from contract.triton_config import triton_config
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
 
