@@ -39,8 +39,10 @@ RUN pip install --constraint constraints.txt ./clients/python '.[cpu]'
 
 FROM base AS serving
 COPY model_repo model_repo
+# Compiled code goes where it can be written even if the container's own files cannot: run with --read-only --tmpfs /tmp.
 ENV UNDERSTUDY_MODEL_REPO=/srv/understudy/model_repo \
-    UNDERSTUDY_HOST=0.0.0.0
+    UNDERSTUDY_HOST=0.0.0.0 \
+    NUMBA_CACHE_DIR=/tmp/understudy-numba
 USER 1000
 EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
@@ -49,8 +51,11 @@ ENTRYPOINT ["understudy"]
 CMD ["serve"]
 
 FROM serving AS gateway-gpu
+# Without a GPU it says so and ends, instead of being slow; few calls at once, so that each is large.
 ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    UNDERSTUDY_DEVICE=cuda \
+    UNDERSTUDY_WORKERS=2
 COPY --from=installed-gpu /opt/understudy /opt/understudy
 
 FROM serving AS gateway

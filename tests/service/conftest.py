@@ -91,21 +91,31 @@ def port(serve: Callable[[Settings], int], repository: Path) -> int:
 
 
 @pytest.fixture(scope="session")
-def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RealTriton, RealTriton]]:
-    """Two real Triton servers that hold the shipped models. A test that harms one leaves both as they were."""
+def triton_environment() -> Environment:
+    """Where Triton is installed; tests that need it are skipped, with the reason, where it cannot be."""
     try:
-        environment = Environment()
+        return Environment()
     except NoTriton as reason:
         pytest.skip(f"no real Triton: {reason}")
-    folder = tmp_path_factory.mktemp("triton")
-    repository = overlay(SHIPPED, folder / "repository")
-    servers = (RealTriton(environment, repository, folder), RealTriton(environment, repository, folder))
+
+
+@pytest.fixture(scope="session")
+def triton_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped models as that Triton takes them."""
+    return overlay(SHIPPED, tmp_path_factory.mktemp("triton") / "repository")
+
+
+@pytest.fixture(scope="session")
+def tritons(triton_environment: Environment, triton_repository: Path) -> Iterator[tuple[RealTriton, RealTriton]]:
+    """Two real Triton servers that hold the shipped models. A test that harms one leaves both as they were."""
+    folder = triton_repository.parent
+    servers = tuple(RealTriton(triton_environment, triton_repository, folder) for _ in range(2))
     try:
         for server in servers:
             server.launch()
         for server in servers:
             server.wait()
-        yield servers
+        yield servers[0], servers[1]
     finally:
         for server in servers:
             server.stop()

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,7 @@ from tritonclient.grpc import InferenceServerClient, InferenceServerException, m
 PYTRITON = "nvidia-pytriton==0.7.0"
 PYTHONS = ((3, 9), (3, 12))
 """Lowest and highest version that has the server's stub and wheels of numpy 1."""
+CONTROLLED = ("--model-control-mode=explicit", "--load-model=*", "--disable-auto-complete-config")
 START_S = 120.0
 EXIT_S = 5
 _MODEL = Path(__file__).with_name("triton_model.py")
@@ -89,10 +90,12 @@ class RealTriton:
         url: of its gRPC port; it stays the same when the server is started again.
     """
 
-    def __init__(self, environment: Environment, repository: Path, folder: Path) -> None:
+    def __init__(
+        self, environment: Environment, repository: Path, folder: Path, flags: Sequence[str] = CONTROLLED
+    ) -> None:
         self.repository = repository
         self.log = folder / f"triton-{next(_SERIAL)}.log"
-        self._environment = environment
+        self._environment, self._flags = environment, flags
         self._backends = environment.backends(folder / "backends")
         self._ports = free_ports(3)
         self._shared_memory = f"understudy_test_{os.getpid()}_{next(_SERIAL)}_"
@@ -114,9 +117,9 @@ class RealTriton:
             f"--backend-directory={self._backends}",
             f"--cache-directory={package / 'caches'}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            *self._flags,
             *(f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")),
             *(f"--http-port={http}", f"--grpc-port={rpc}", f"--metrics-port={metrics}"),
-            *("--model-control-mode=explicit", "--load-model=*", "--disable-auto-complete-config"),
             *("--allow-gpu-metrics=false", f"--exit-timeout-secs={EXIT_S}"),
         ]
         with self.log.open("ab") as log:
