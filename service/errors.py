@@ -21,6 +21,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── UnsupportedEncoding (415)
 ├── UnsupportedMediaType (415)
 ├── UnsupportedElement (422)       an element that the model does not know
+├── OtherInput (422)               not the structures of a receipt
 ├── OutOfDomain (422)              the model was not trained for it, and the caller wants no such answer
 ├── HeadTooLarge (431)
 ├── QueueFull (429)                ask again later
@@ -210,6 +211,14 @@ class UnsupportedElement(ServiceError):
     code = "unsupported_element"
     status = 422
     title = "Element unknown to this model"
+
+
+class OtherInput(ServiceError):
+    """The structures are not those that a receipt belongs to."""
+
+    code = "input_mismatch"
+    status = 422
+    title = "Other input"
 
 
 class OutOfDomain(ServiceError):

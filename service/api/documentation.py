@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from understudy.framing import MEDIA_TYPE as BINARY
-from understudy.wire import ModelList, PredictionAnswer, PredictRequest, Problem
+from understudy.wire import ModelList, PredictionAnswer, PredictRequest, Problem, ReplayAnswer, ReplayRequest
 
 PAGE: Final = "/docs"
 ASSETS: Final = "/docs-assets"
@@ -127,6 +127,22 @@ INFER: Final[dict[str, Any]] = {
         }
     },
 }
+REPLAY: Final[dict[str, Any]] = {
+    "summary": "The answer of a receipt once more, and whether it is the same",
+    "responses": {
+        200: {
+            "description": "the prediction as it is now, and how it compares",
+            "content": {"application/json": {"schema": _schema("ReplayAnswer")}},
+        },
+        **_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema("ReplayRequest")}},
+        }
+    },
+}
 MODELS: Final[dict[str, Any]] = {
     "responses": {200: {"description": "by name", "content": {"application/json": {"schema": _schema("ModelList")}}}}
 }
@@ -157,6 +173,8 @@ def _schemas() -> dict[str, Any]:
         [
             (PredictRequest, "validation"),
             (PredictionAnswer, "serialization"),
+            (ReplayRequest, "validation"),
+            (ReplayAnswer, "serialization"),
             (ModelList, "serialization"),
             (Problem, "serialization"),
         ],

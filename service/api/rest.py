@@ -60,13 +60,14 @@ async def predict(request: Request) -> Response:
     answer = await unless_caller_leaves(request, work)
     if _wants_binary(request.headers.get("accept", "*/*"), media_type):
         return _binary_response(answer, asked.outputs)
-    return _json_response(answer, asked.outputs)
+    said = json_answer(answer, asked.outputs)
+    return json_response(said, {HEADER: short_form(said["receipt"])})
 
 
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     plane: Plane = request.app.state.plane
-    return _json({"models": [summary(model) for model in plane.models]})
+    return json_response({"models": [summary(model) for model in plane.models]})
 
 
 async def show_model(request: Request) -> Response:
@@ -74,14 +75,14 @@ async def show_model(request: Request) -> Response:
     plane: Plane = request.app.state.plane
     model = plane.models.get(request.path_params["model"])
     said = {"digest": model.stored.digest, "on_live_traffic": {"teacher": plane.teachers.summary(model)}}
-    return _json({**model.card.model_dump(mode="json"), **said})
+    return json_response({**model.card.model_dump(mode="json"), **said})
 
 
 async def show_limits(request: Request) -> Response:
     """What one request may hold, and what each model takes."""
     plane: Plane = request.app.state.plane
     models = {model.card.name: {"neighbour_slots": model.card.max_slots} for model in plane.models}
-    return _json({**plane.limits.model_dump(), "models": models})
+    return json_response({**plane.limits.model_dump(), "models": models})
 
 
 def summary(model: Model) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def summary(model: Model) -> dict[str, Any]:
         "periodic": card.domain.periodic,
         "cutoff_angstrom": card.domain.cutoff_angstrom,
         "members": card.committee.members,
+        "teacher": None if card.teacher is None else card.teacher.name,
         "licence": card.licence,
     }
 
@@ -245,10 +247,10 @@ def _weights(model: Model) -> dict[str, Any]:
     }
 
 
-def _json_response(answer: Answer, outputs: frozenset[str]) -> Response:
-    receipt = receipt_of(answer)
-    head = _head(answer, receipt, [_result(answer, place, outputs) for place in range(len(answer.predictions))])
-    return _json(head, {HEADER: short_form(receipt)})
+def json_answer(answer: Answer, outputs: frozenset[str]) -> dict[str, Any]:
+    """An answer wholly as JSON, see `understudy.wire.PredictionAnswer`."""
+    results = [_result(answer, place, outputs) for place in range(len(answer.predictions))]
+    return _head(answer, receipt_of(answer), results)
 
 
 def _result(answer: Answer, place: int, outputs: frozenset[str]) -> dict[str, Any]:
@@ -275,5 +277,6 @@ def _binary_response(answer: Answer, outputs: frozenset[str]) -> Response:
     return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length), HEADER: short_form(receipt)})
 
 
-def _json(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """A value, NumPy arrays included, as a JSON body."""
     return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers, media_type=JSON)

@@ -4,17 +4,13 @@ import itertools
 import math
 from typing import Final
 
-import numpy as np
 import structlog
 
 from service.errors import DeadlineExceeded, QueueFull
 from service.families.potential import Prediction
 from service.plane import Exchange, Options, Plane
+from service.tolerance import energies_agree, forces_agree
 
-FORCE_TOLERANCE: Final = 1e-5
-"""eV/angstrom, of a force component in float32; larger forces may differ in proportion."""
-ENERGY_TOLERANCE: Final = 1e-6
-"""eV per atom."""
 _log: Final = structlog.get_logger("canary")
 
 
@@ -68,5 +64,4 @@ class Canary:
 
 def same(one: Prediction, other: Prediction) -> bool:
     """Whether two predictions of one structure agree within the tolerance of the isolation contract."""
-    energy = abs(one.energy - other.energy) <= ENERGY_TOLERANCE * one.sample.rows + 1e-9 * abs(one.energy)
-    return energy and bool(np.allclose(one.forces, other.forces, rtol=1e-4, atol=FORCE_TOLERANCE))
+    return energies_agree(one.energy, other.energy, one.sample.rows) and forces_agree(one.forces, other.forces)

@@ -18,7 +18,7 @@ from understudy.flows import MAX_STRUCTURES_A_CALL
 from understudy.options import PredictOptions
 from understudy.plugins import PluginGroup
 from understudy.predictions import Prediction
-from understudy.receipts import Receipt
+from understudy.receipts import Receipt, read_receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
@@ -105,6 +105,26 @@ def predict(
         _print_json(_answer(predictions))
     else:
         _print_tables(structures, predictions)
+
+
+@app.command()
+def replay(
+    receipt: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON: a receipt, or a whole answer.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The structures that were asked.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for the answer of a receipt again, and say whether it is the same: status 1 if it is not."""
+    kept, results = read_receipt(receipt)
+    with Client(url, retries=_AT_A_TERMINAL) as client:
+        report = client.replay(kept, file, results)
+    if as_json:
+        _print_json(report.model_dump())
+    else:
+        from understudy.tables import replay_text
+
+        _console().print(replay_text(kept, report))
+    raise typer.Exit(report.verdict == "different")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast, overload
@@ -16,10 +16,11 @@ from understudy.errors import NotReachable
 from understudy.flows import Flow, Outcome, Pause, Step
 from understudy.options import PredictOptions
 from understudy.predictions import Prediction
+from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
-from understudy.wire import ModelSummary
+from understudy.wire import ModelSummary, ReplayReport
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -146,6 +147,22 @@ class Client:
         predictions = self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
 
+    def replay(
+        self, receipt: Receipt, structures: One | Many, results: Sequence[Mapping[str, Any]] | None = None
+    ) -> ReplayReport:
+        """Ask for the answer of a receipt again, each structure alone, and whether it is the same.
+
+        Args:
+            receipt: of the first answer, such as `prediction.receipt`.
+            structures: what was asked.
+            results: of the first answer, to compare with, such as `[prediction.to_dict()]`.
+
+        Raises:
+            BadRequest: the structures are not those of the receipt; facts hold both hashes.
+            DigestMismatch: other weights are served than those of the receipt; facts hold both digests.
+        """
+        return self._run(flows.replay(self._ask, receipt, as_structures(structures)[0], results))
+
     def close(self) -> None:
         """Close the connections; a forgotten client closes them when it goes."""
         self._close()
@@ -259,6 +276,12 @@ class AsyncClient:
         batch, single = as_structures(structures)
         predictions = await self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
+
+    async def replay(
+        self, receipt: Receipt, structures: One | Many, results: Sequence[Mapping[str, Any]] | None = None
+    ) -> ReplayReport:
+        """Ask for the answer of a receipt again, and whether it is the same; see `Client.replay`."""
+        return await self._run(flows.replay(self._ask, receipt, as_structures(structures)[0], results))
 
     async def close(self) -> None:
         """Close the connections."""

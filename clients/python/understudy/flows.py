@@ -4,6 +4,7 @@ A flow yields a `Call` and is sent what came of it (an `httpx.Response` or an `h
 and is resumed when it is over. The synchronous and the asynchronous client only drive flows, so neither holds logic.
 """
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
@@ -16,14 +17,16 @@ from understudy.errors import Refused
 from understudy.framing import HEADER_LENGTH, MEDIA_TYPE, encode
 from understudy.options import PredictOptions, head_of
 from understudy.predictions import Prediction, part
+from understudy.receipts import Receipt
 from understudy.retries import Retries
-from understudy.structures import Structure, pack
-from understudy.wire import ModelList, ModelSummary
+from understudy.structures import Structure, pack, plain
+from understudy.wire import ModelList, ModelSummary, ReplayAnswer, ReplayReport
 
 T = TypeVar("T")
 
 MAX_STRUCTURES_A_CALL: Final = 256
 MAX_ATOMS_A_CALL: Final = 50_000
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,17 @@ def predict_call(model: str, structures: Sequence[Structure], options: PredictOp
     body, length = encode(head_of(options), pack(structures))
     headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE, HEADER_LENGTH: str(length)}
     return Call("POST", f"/v1/predict/{quote(model, safe='')}", headers, body)
+
+
+def replay(
+    ask: Asker, receipt: Receipt, structures: Sequence[Structure], results: Sequence[Any] | None
+) -> Flow[ReplayReport]:
+    """`POST /v1/replay`."""
+    body: dict[str, Any] = {"receipt": receipt.model_dump(), "structures": [plain(s) for s in structures]}
+    if results is not None:
+        body["results"] = list(results)
+    response = yield from ask(Call("POST", "/v1/replay", _JSON, json.dumps(body, allow_nan=False).encode()))
+    return part_of(response, ReplayAnswer).replay
 
 
 def chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ in it as SHA-256 of the canonical inputs, so that it can be published beside a r
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -13,6 +14,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from understudy.errors import BadAnswer
+from understudy.framing import load_json
 
 KIND: Final = "understudy.receipt"
 SCHEMA_VERSION: Final = 1
@@ -67,6 +71,27 @@ class Receipt(Weights):
         modes = {receipt.batch_mode for receipt in receipts}
         mode = modes.pop() if len(modes) == 1 else "batched"
         return self.model_copy(update={"inputs": inputs, "input_sha256": request_sha256(inputs), "batch_mode": mode})
+
+
+def read_receipt(path: str | os.PathLike[str]) -> tuple[Receipt, list[dict[str, Any]] | None]:
+    """A receipt from a JSON file, and the results beside it if the file holds a whole answer.
+
+    Raises:
+        BadAnswer: the file holds no receipt.
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb") as stream:
+        text = stream.read()
+    try:
+        said = load_json(text)
+        answer = said if isinstance(said, dict) and "receipt" in said else {"receipt": said}
+        return Receipt.model_validate(answer["receipt"]), answer.get("results")
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadAnswer(
+            f"{path} holds no receipt: {reason}.",
+            hint="Give the output of 'understudy predict --json', or the member 'receipt' of an answer.",
+        ) from error
 
 
 def structure_sha256(

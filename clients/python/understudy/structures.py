@@ -123,6 +123,14 @@ def read_frames(path: str | os.PathLike[str]) -> "list[Atoms]":
     return list(frames)
 
 
+def plain(structure: Structure) -> dict[str, Any]:
+    """A structure as JSON has it, with all digits."""
+    said = {"numbers": structure.numbers.tolist(), "positions": structure.positions.tolist()}
+    if structure.cell is None:
+        return said
+    return {**said, "cell": structure.cell.tolist(), "pbc": structure.pbc.tolist()}
+
+
 def pack(structures: Sequence[Structure]) -> dict[str, Array]:
     """The request's tensors: all structures concatenated.
 

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from understudy.elements import hill_formula, symbols
 from understudy.predictions import Prediction
+from understudy.receipts import Receipt
 from understudy.structures import Structure
-from understudy.wire import UNITS, DomainVerdict, ModelSummary
+from understudy.wire import UNITS, DomainVerdict, ModelSummary, ReplayReport
 
 MAX_ROWS: Final = 30
 MAX_ATOMS_WITH_FORCES: Final = 30
@@ -50,6 +51,20 @@ def predictions_table(structures: Sequence[Structure], predictions: Sequence[Pre
     if len(predictions) == 1 and len(structures[0]) <= MAX_ATOMS_WITH_FORCES:
         parts.append(_forces(structures[0], first))
     return Group(*parts)
+
+
+def replay_text(receipt: Receipt, report: ReplayReport) -> Text:
+    """What came of a replay, in a few lines."""
+    style = {"bitwise": "green", "within_tolerance": "green", "not_compared": "yellow", "different": "bold red"}
+    lines = [Text.assemble((report.verdict.replace("_", " "), style[report.verdict]), f": {report.reason}")]
+    lines.append(Text(f"{receipt.model} version {receipt.version}, digest {receipt.digest[:12]}; inputs verified."))
+    promise = "bit for bit" if report.promised == "bitwise" else "within the tolerance"
+    lines.append(Text(f"Promised {promise}: the first answer was {receipt.batch_mode}.", "dim"))
+    if report.energy_difference_ev is not None and report.forces_difference_ev_angstrom is not None:
+        energy, forces = report.energy_difference_ev, report.forces_difference_ev_angstrom
+        lines.append(Text(f"Largest differences: {energy:.2e} eV, {forces:.2e} eV/Å.", "dim"))
+    lines += [Text(f"{name}: {then} then, {now} now", "yellow") for name, (then, now) in report.changed.items()]
+    return Text("\n").join(lines)
 
 
 def _energies(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> Table:

@@ -20,6 +20,8 @@ Priority = Literal["interactive", "bulk"]
 OnOutOfDomain = Literal["answer", "flag", "refuse"]
 Check = Literal["teacher"]
 Escalate = Literal["never", "flagged", "always"]
+Promise = Literal["bitwise", "tolerance"]
+ReplayVerdict = Literal["bitwise", "within_tolerance", "different", "not_compared"]
 Flag = Literal["out_of_domain", "edge_of_domain", "high_std", "teacher_gap"]
 
 UNITS: Final[Mapping[str, str]] = {
@@ -164,6 +166,36 @@ class PredictionAnswer(_Answer):
     """The same answer wholly as JSON."""
 
     results: list[Result]
+
+
+class ReplayRequest(_Part):
+    """Body of `POST /v1/replay`."""
+
+    receipt: Receipt
+    structures: list[StructureIn] = Field(min_length=1, description="as they were asked, with all digits")
+    results: list[dict[str, Any]] | None = Field(None, description="of the first answer, to compare with")
+
+
+class ReplayReport(_Part):
+    """Whether the answer is still the same."""
+
+    verdict: ReplayVerdict = Field(description="bitwise: energies and forces are equal to the last bit")
+    promised: Promise = Field(
+        description="bitwise only if the first answer was deterministic, and engine, software and platform are the same"
+    )
+    reason: str
+    changed: dict[str, tuple[Any, Any]] = Field(
+        {}, description="what bits depend on and is not as it was: then and now"
+    )
+    energy_difference_ev: float | None = None
+    forces_difference_ev_angstrom: float | None = None
+    tolerance: dict[str, float] = {}
+
+
+class ReplayAnswer(PredictionAnswer):
+    """Answer of `POST /v1/replay`: the prediction as it is now, and the comparison."""
+
+    replay: ReplayReport
 
 
 class ModelSummary(_Part):
