@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
 from service.api import documentation
-from service.api.edge import Edge, handle_http_exception
+from service.api.edge import REFUSALS, Edge, handle_refusal
 from service.api.routes import BUSY, add_routes
 from service.doors import Door
 from service.engines import Engine
@@ -119,7 +119,7 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
-        exception_handlers={HTTPException: handle_http_exception},
+        exception_handlers=dict.fromkeys((HTTPException, *REFUSALS), handle_refusal),
     )
     add_routes(app)
     app.edge = Edge(app.framework, BUSY, settings.hosts(), answers)

@@ -21,7 +21,7 @@ from service.errors import InvalidHost, NotServed, ServiceError
 
 _HOST: Final = re.compile(rb"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?$")
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
-_REFUSALS: Final = (InvalidInput, FramingError, HTTPException)
+REFUSALS: Final = (InvalidInput, FramingError, ServiceError)
 _PROCESS: Final = secrets.token_hex(6)
 _numbers: Final = itertools.count(1)
 _log: Final = structlog.get_logger("edge")
@@ -107,8 +107,9 @@ class Edge:
             )
 
 
-async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """What the router refuses, in the shape of every other refusal."""
+async def handle_refusal(request: Request, error: Exception) -> Response:
+    """What the router or one of its routes refuses, in the shape of every other refusal."""
+    log_fault(error, request.scope["request_id"])
     return problem_response(error, request.scope["request_id"])
 
 
@@ -131,5 +132,5 @@ def log_fault(error: Exception, request_id: str) -> None:
         return
     if isinstance(error, ServiceError) and error.status >= 500 and error.code != "internal_error":
         _log.error(error.code, request_id=request_id, detail=error.detail)
-    elif not isinstance(error, (*_REFUSALS, ServiceError, ClientDisconnect)):
+    elif not isinstance(error, (*REFUSALS, HTTPException, ClientDisconnect)):
         _log.error("internal_error", request_id=request_id, exc_info=error)

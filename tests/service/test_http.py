@@ -182,3 +182,10 @@ def test_metrics_count_answers_and_batches(port: int) -> None:
     assert 'understudy_batches_total{graph="model.onnx",model="tiny"}' in text
     assert 'understudy_waiting{graph="model.onnx",model="tiny"} 0.0' in text
     assert 'status="200"' in text
+
+
+@pytest.mark.parametrize("path", ["/v1/models/nobody", "/v2/models/nobody", "/v2/models/nobody/config"])
+def test_a_model_that_is_not_there_is_named_on_every_route(gateway: httpx.Client, path: str) -> None:
+    refused = gateway.get(path)
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown_model")
+    assert refused.headers["x-request-id"] == refused.json()["request_id"]
