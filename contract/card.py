@@ -135,6 +135,13 @@ class BatchPoint(_Part):
     milliseconds: float
 
 
+class Memory(_Part):
+    """Working memory of one engine call at its peak, beside the loaded model: so much a slot, and so much an atom."""
+
+    bytes_per_slot: float = Field(ge=0)
+    bytes_per_atom: float = Field(ge=0)
+
+
 class BatchingCurve(_Part):
     """Time against neighbour slots on one device, measured at admission."""
 
@@ -143,6 +150,7 @@ class BatchingCurve(_Part):
     threads: int
     points: list[BatchPoint]
     best_slots: int = Field(gt=0, description="slots per call with the lowest time per slot")
+    memory: dict[str, Memory] = Field(default_factory=dict, description="of one call by graph file, such as model.onnx")
 
 
 class Training(_Part):

@@ -87,7 +87,7 @@ def create_app(
             closing.callback(engine.close)
             repository = ModelRepository(settings.model_repo)
             models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
-            plane = app.state.plane = Plane(models, settings.limits, encoders)
+            plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
             harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)

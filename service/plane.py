@@ -120,13 +120,15 @@ class Plane:
     Attributes:
         followers: what looks at live traffic after it was answered.
         teachers: who teaches whom, and how far they are apart.
+        concurrency: engine calls at once.
     """
 
-    def __init__(self, models: Models, limits: Limits, encoders: ThreadPoolExecutor) -> None:
+    def __init__(self, models: Models, limits: Limits, encoders: ThreadPoolExecutor, concurrency: int = 1) -> None:
         self.followers: Followers[Exchange] = Followers()
         self.teachers = Teachers(models)
         self.models = models
         self.limits = limits
+        self.concurrency = concurrency
         self._encoders = encoders
 
     async def predict(self, name: str, structures: Sequence[Structure], options: Options) -> Answer:

@@ -43,6 +43,19 @@ class HeldOut:
         return self.answer(references) - self.energy
 
 
+@dataclass(frozen=True, slots=True)
+class TaughtBy:
+    """The run that a student was distilled from.
+
+    Attributes:
+        name: of its model.
+        config_sha256: of its configuration, as its card has it too.
+    """
+
+    name: str
+    config_sha256: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """Everything that `publish` needs.
@@ -62,6 +75,7 @@ class Candidate:
         test: the part that nothing saw.
         licence: of the weights, an SPDX identifier where there is one.
         citation: what to cite beside the data.
+        taught_by: the run that it was distilled from; None for most.
     """
 
     name: str
@@ -78,6 +92,7 @@ class Candidate:
     test: HeldOut
     licence: str
     citation: Sequence[str]
+    taught_by: TaughtBy | None = None
 
 
 def reference_energies(structures: Sequence[Structure], references: dict[str, float]) -> NDArray[np.float64]:

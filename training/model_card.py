@@ -1,6 +1,6 @@
 """MODEL_CARD.md: the card for people, with its plots."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,11 @@ def write_model_card(card: ModelCard, candidate: Candidate, folder: Path) -> Non
     plots = _plots(card, candidate)
     for name, drawing in plots.items():
         (folder / f"{name}.svg").write_text(drawing)
+    write_text(card, plots, folder)
+
+
+def write_text(card: ModelCard, plots: Collection[str], folder: Path) -> None:
+    """Write MODEL_CARD.md again for a card that was amended; its plots are those that there are, by name."""
     (folder / "MODEL_CARD.md").write_text("\n\n".join(_paragraphs(card, plots)) + "\n")
 
 
@@ -29,7 +34,7 @@ def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
     return plots
 
 
-def _paragraphs(card: ModelCard, plots: dict[str, str]) -> Iterable[str]:
+def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield f"# {card.name}, version {card.version}"
     yield card.purpose
     yield "## What it answers"
@@ -52,6 +57,7 @@ def _paragraphs(card: ModelCard, plots: dict[str, str]) -> Iterable[str]:
     yield from _uncertainty(card)
     if "calibration" in plots:
         yield "![calibration](calibration.svg)"
+    yield from _teacher(card)
     yield "## Speed"
     best = min(card.batching.points, key=lambda p: p.milliseconds / p.slots)
     yield (
@@ -59,6 +65,9 @@ def _paragraphs(card: ModelCard, plots: dict[str, str]) -> Iterable[str]:
         f"{card.batching.points[0].milliseconds:.3g} ms for one structure of the test set, "
         f"{1e3 * best.milliseconds / best.slots:.3g} microseconds a neighbour slot in batches of {best.slots:,} slots."
     )
+    if memory := card.batching.memory.get("model.onnx"):
+        per_slot, per_atom = memory.bytes_per_slot / 1e3, memory.bytes_per_atom / 1e3
+        yield f"A call takes {per_slot:.3g} kB of memory for each neighbour slot and {per_atom:.3g} kB for each atom."
     yield "![batching](batching.svg)"
     yield "## How it was made"
     training = card.training
@@ -86,6 +95,20 @@ def _domain(card: ModelCard) -> Iterable[str]:
     if domain.energy_std_in_ev is not None and domain.energy_std_out_ev is not None:
         inside, outside = 1e3 * domain.energy_std_in_ev, 1e3 * domain.energy_std_out_ev
         yield f"- committee std: in the domain up to {inside:.1f} meV, out of it beyond {outside:.1f} meV"
+
+
+def _teacher(card: ModelCard) -> Iterable[str]:
+    if card.teacher is None:
+        return
+    yield "## Its teacher"
+    yield f"Distilled from {card.teacher.name}, version {card.teacher.version}, digest `{card.teacher.digest}`."
+    if (gap := card.teacher.gap) is not None:
+        yield (
+            f"On {gap.count:,} structures that neither was fitted to, the two are {1e3 * gap.energy_ev_per_atom:.2f} "
+            f"meV an atom and {gap.forces_ev_angstrom:.3f} eV/angstrom (forces, root mean square) apart in the mean; "
+            f"one structure in twenty exceeds {1e3 * gap.energy_bound_ev_per_atom:.2f} meV an atom or "
+            f"{gap.forces_bound_ev_angstrom:.3f} eV/angstrom. The service takes a running mean above that for drift."
+        )
 
 
 def _uncertainty(card: ModelCard) -> Iterable[str]:

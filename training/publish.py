@@ -11,7 +11,18 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.status import Status
 
-from contract.card import BatchingCurve, Check, Committee, Coverage, ModelCard, Name, Version, checked_card, read_card
+from contract.card import (
+    BatchingCurve,
+    Check,
+    Committee,
+    Coverage,
+    ModelCard,
+    Name,
+    Teacher,
+    Version,
+    checked_card,
+    read_card,
+)
 from contract.errors import InvalidCard
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository, describe_files
@@ -24,11 +35,13 @@ from training.gate.batching import batching_curve
 from training.gate.engines import Arrays, onnx_engine
 from training.gate.errors import OutdatedVersion
 from training.gate.gate import admit, admit_files
+from training.gate.memory import working_memory
 from training.gate.samples import reference_structures
 from training.gate.submission import EVERYDAY
 from training.model_card import write_model_card
 from training.networks.hipnn import HipNNConfig
 from training.record import versions
+from training.teacher import teacher_of
 
 MEMORY_PER_CALL: Final = 4e9
 _EXPORTERS: Final = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -60,8 +73,8 @@ def publish(candidate: Candidate, repository: ModelRepository, version: str | No
         write_reference(onnx_engine(folder / EVERYDAY), _reference_inputs(candidate), folder / "reference.npz")
         stage.update(f"examining {subject}")
         checks = admit_files(folder, subject)
-        curve = batching_curve(folder / EVERYDAY, _typical(candidate), candidate.domain.cutoff_angstrom)
-        card = _card(candidate, version, root, curve, checks)
+        teacher = teacher_of(candidate, folder / EVERYDAY, repository)
+        card = _card(candidate, version, root, _cost(candidate, folder), checks, teacher)
         checks += admit(card, folder, copy.deepcopy(candidate.network), candidate.test)
         card = card.model_copy(update={"checks": checks})
         write_model_card(card, candidate, root)
@@ -103,7 +116,16 @@ def _reference_inputs(candidate: Candidate) -> Arrays:
     return collate([build_graph(s, candidate.domain.cutoff_angstrom) for s in structures])
 
 
-def _card(candidate: Candidate, version: str, root: Path, curve: BatchingCurve, checks: list[Check]) -> ModelCard:
+def _cost(candidate: Candidate, folder: Path) -> BatchingCurve:
+    """Time and memory of a call, on structures of the kind that the model is for."""
+    typical, cutoff = _typical(candidate), candidate.domain.cutoff_angstrom
+    memory = {graph.name: working_memory(graph, typical, cutoff) for graph in sorted(folder.glob("*.onnx"))}
+    return batching_curve(folder / EVERYDAY, typical, cutoff).model_copy(update={"memory": memory})
+
+
+def _card(
+    candidate: Candidate, version: str, root: Path, curve: BatchingCurve, checks: list[Check], teacher: Teacher | None
+) -> ModelCard:
     network = candidate.network.config
     return checked_card(
         name=candidate.name,
@@ -121,6 +143,7 @@ def _card(candidate: Candidate, version: str, root: Path, curve: BatchingCurve, 
         compared_with=list(candidate.comparisons),
         committee=committee(candidate),
         training=candidate.training,
+        teacher=teacher,
         batching=curve,
         max_slots=max_slots(network),
         checks=checks,

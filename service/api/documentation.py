@@ -13,7 +13,16 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from understudy.framing import MEDIA_TYPE as BINARY
-from understudy.wire import ModelList, PredictionAnswer, PredictRequest, Problem, ReplayAnswer, ReplayRequest
+from understudy.wire import (
+    ModelList,
+    PlanAnswer,
+    PlanRequest,
+    PredictionAnswer,
+    PredictRequest,
+    Problem,
+    ReplayAnswer,
+    ReplayRequest,
+)
 
 PAGE: Final = "/docs"
 ASSETS: Final = "/docs-assets"
@@ -67,6 +76,10 @@ _XYZ: Final = "\n".join(
 _PREDICT_EXAMPLES: Final = {
     "energy and forces": {"value": {"structures": [MALONALDEHYDE]}},
     "with the energy of each atom": {"value": {"structures": [MALONALDEHYDE], "outputs": ["atomic_energies"]}},
+}
+_PLAN_EXAMPLES: Final = {
+    "a structure": {"value": {"model": "malonaldehyde", "structures": [MALONALDEHYDE]}},
+    "sizes alone": {"value": {"model": "malonaldehyde", "sizes": [{"atoms": 10_000, "neighbours": 45}]}},
 }
 _INFER_EXAMPLE: Final = {
     "inputs": [
@@ -127,6 +140,19 @@ INFER: Final[dict[str, Any]] = {
         }
     },
 }
+PLAN: Final[dict[str, Any]] = {
+    "summary": "What a request would cost, whether it fits, and whether the model was trained for it; nothing is run",
+    "responses": {
+        200: {"description": "the plan", "content": {"application/json": {"schema": _schema("PlanAnswer")}}},
+        **_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema("PlanRequest"), "examples": _PLAN_EXAMPLES}},
+        }
+    },
+}
 REPLAY: Final[dict[str, Any]] = {
     "summary": "The answer of a receipt once more, and whether it is the same",
     "responses": {
@@ -173,6 +199,8 @@ def _schemas() -> dict[str, Any]:
         [
             (PredictRequest, "validation"),
             (PredictionAnswer, "serialization"),
+            (PlanRequest, "validation"),
+            (PlanAnswer, "serialization"),
             (ReplayRequest, "validation"),
             (ReplayAnswer, "serialization"),
             (ModelList, "serialization"),

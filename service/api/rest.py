@@ -27,7 +27,7 @@ from service.settings import Limits
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
-_OPTIONS: Final = ("outputs", "timeout_s", "deterministic", *CHOICES)
+OPTIONS: Final = ("outputs", "timeout_s", "deterministic", *CHOICES)
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -108,22 +108,22 @@ async def _read_json(request: Request, limits: Limits) -> Asked:
     body = await read_body(request, limits.json_bytes, limits)
 
     def parse() -> Asked:
-        asked = json_object(body, ("structures", *_OPTIONS))
-        return _asked(asked, structures_from_json(asked.get("structures"), limits), request)
+        asked = json_object(body, ("structures", *OPTIONS))
+        return asked_of(asked, structures_from_json(asked.get("structures"), limits), request)
 
     return await apart_if_large(len(body), parse)
 
 
 async def _read_binary(request: Request, limits: Limits) -> Asked:
     framed = await read_framed(request, limits)
-    refuse_unknown(framed.head, ("inputs", *_OPTIONS), "the head")
-    return _asked(framed.head, framed.structures, request)
+    refuse_unknown(framed.head, ("inputs", *OPTIONS), "the head")
+    return asked_of(framed.head, framed.structures, request)
 
 
 async def _read_xyz(request: Request, limits: Limits) -> Asked:
     body = await read_body(request, limits.xyz_bytes, limits)
     structures = await apart_if_large(len(body), lambda: structures_from_xyz(body, limits))
-    return _asked({}, structures, request)
+    return asked_of({}, structures, request)
 
 
 _READERS: Final[dict[str, Callable[[Request, Limits], Awaitable[Asked]]]] = {
@@ -145,12 +145,12 @@ def _reader(media_type: str) -> Callable[[Request, Limits], Awaitable[Asked]]:
     return _READERS[media_type]
 
 
-def _asked(said: dict[str, Any], structures: list[Structure], request: Request) -> Asked:
+def asked_of(said: dict[str, Any], structures: list[Structure], request: Request) -> Asked:
     """Options from the body or, for bodies that cannot hold any, from the query."""
     if request.scope["query_string"]:
         query = request.query_params
         names = [name for part in query.getlist("outputs") for name in part.split(",")]
-        said = {"outputs": names, **{name: query[name] for name in _OPTIONS[1:] if name in query}, **said}
+        said = {"outputs": names, **{name: query[name] for name in OPTIONS[1:] if name in query}, **said}
     timeout_s = said.get("timeout_s")
     return Asked(
         structures,

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
-from service.api import documentation, kserve_http, replay, rest
+from service.api import documentation, kserve_http, plan, replay, rest
 from service.api.edge import busy_route
 from service.metrics import exposition
 
@@ -17,6 +17,7 @@ _V2_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 BUSY = (
     busy_route("/v1/predict/{model}", rest.predict),
+    busy_route("/v1/plan", plan.plan),
     busy_route("/v1/replay", replay.answer_again),
     *(busy_route(f"{path}/infer", kserve_http.infer) for path in _V2_MODEL),
 )
@@ -41,6 +42,7 @@ def add_routes(app: FastAPI) -> None:
     _add(app, "GET", "/v2/health/live", kserve_http.live)
     _add(app, "GET", "/v2/health/ready", kserve_http.ready)
     _add(app, "GET", "/v2", kserve_http.server_metadata)
+    _add(app, "POST", "/v1/plan", plan.plan, **documentation.PLAN)
     _add(app, "POST", "/v1/replay", replay.answer_again, **documentation.REPLAY)
     _add(app, "GET", "/v1/models", rest.list_models, **documentation.MODELS)
     _add(app, "GET", "/v1/models/{model}", rest.show_model)

@@ -2,7 +2,8 @@
 
 GateError
 ├── Refused             it failed checks; the message names each, what was measured and what is allowed
-└── OutdatedVersion     its number is not above the one that is served
+├── OutdatedVersion     its number is not above the one that is served
+└── NotMeasured         something of its cost could not be measured
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,10 @@ class Refused(GateError):
 
 class OutdatedVersion(GateError):
     """A version whose number is not above the one that is served."""
+
+
+class NotMeasured(GateError):
+    """Something of a version's cost could not be measured."""
 
 
 def _line(check: Check) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from contract.card import Comparison, DataSource, Metric, Training
 from contract.card import Split as SplitRecord
 from training.baselines import MEAN_PREDICTOR, mean_predictor
-from training.candidate import Candidate, HeldOut
+from training.candidate import Candidate, HeldOut, TaughtBy
 from training.checkpoint import Run, load_run
 from training.domain import training_domain
 from training.errors import NotReady
@@ -61,7 +61,15 @@ def candidate_of(folder: Path) -> Candidate:
         test=test,
         licence=LICENCE,
         citation=CITATIONS[config["pipeline"]],
+        taught_by=_taught_by(config, folder),
     )
+
+
+def _taught_by(config: dict[str, Any], folder: Path) -> TaughtBy | None:
+    """The teacher's run, which lies beside the student's."""
+    if config["pipeline"] != "distillation":
+        return None
+    return TaughtBy(config["teacher"], load_run(folder.parent / config["teacher"]).record["config_sha256"])
 
 
 def _prepared(config: dict[str, Any], run: Run, folder: Path) -> Prepared:

@@ -22,7 +22,7 @@ from understudy.receipts import Receipt, read_receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
-from understudy.wire import Escalate, OnOutOfDomain, PredictionHead
+from understudy.wire import Escalate, OnOutOfDomain, OptionalOutput, PredictionHead
 
 app = typer.Typer(
     cls=PluginGroup,
@@ -105,6 +105,30 @@ def predict(
         _print_json(_answer(predictions))
     else:
         _print_tables(structures, predictions)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Structures.")],
+    model: Annotated[str, typer.Option(help="Model; by default the first one trained on such atoms.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    forces_std: Annotated[bool, typer.Option(help="As for predict.")] = False,
+    deterministic: Annotated[bool, typer.Option(help="As for predict.")] = False,
+) -> None:
+    """What a prediction would cost, and whether the model was trained for it: status 1 if it does not fit."""
+    structures, _ = as_structures(file)
+    with Client(url, retries=_AT_A_TERMINAL) as client:
+        name = model or _chosen(client, structures)
+        outputs: list[OptionalOutput] = ["forces_std"] if forces_std else []
+        planned = client.plan(name, structures, outputs=outputs, deterministic=deterministic)
+    if as_json:
+        _print_json(planned.model_dump())
+    else:
+        from understudy.tables import plan_text
+
+        _console().print(plan_text(planned))
+    raise typer.Exit(not planned.fits)
 
 
 @app.command()

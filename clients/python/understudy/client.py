@@ -20,7 +20,7 @@ from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
-from understudy.wire import ModelSummary, ReplayReport
+from understudy.wire import ModelSummary, PlanAnswer, ReplayReport
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -146,6 +146,23 @@ class Client:
         batch, single = as_structures(structures)
         predictions = self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
+
+    def plan(
+        self,
+        model: str,
+        structures: One | Many = (),
+        *,
+        sizes: Sequence[Mapping[str, Any]] = (),
+        **options: Unpack[PredictOptions],
+    ) -> PlanAnswer:
+        """What a prediction would cost, whether it fits, and whether the model was trained for it; nothing is run.
+
+        Args:
+            model: the model's name.
+            structures: as for `predict`, all in one request.
+            sizes: in place of structures: `atoms`, and `neighbours` or `atoms_per_cubic_angstrom`, of each.
+        """
+        return self._run(flows.plan(self._ask, model, as_structures(structures)[0], sizes, options))
 
     def replay(
         self, receipt: Receipt, structures: One | Many, results: Sequence[Mapping[str, Any]] | None = None
@@ -276,6 +293,17 @@ class AsyncClient:
         batch, single = as_structures(structures)
         predictions = await self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
+
+    async def plan(
+        self,
+        model: str,
+        structures: One | Many = (),
+        *,
+        sizes: Sequence[Mapping[str, Any]] = (),
+        **options: Unpack[PredictOptions],
+    ) -> PlanAnswer:
+        """What a prediction would cost, and whether it fits; nothing is run. See `Client.plan`."""
+        return await self._run(flows.plan(self._ask, model, as_structures(structures)[0], sizes, options))
 
     async def replay(
         self, receipt: Receipt, structures: One | Many, results: Sequence[Mapping[str, Any]] | None = None

@@ -20,7 +20,7 @@ from understudy.predictions import Prediction, part
 from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, pack, plain
-from understudy.wire import ModelList, ModelSummary, ReplayAnswer, ReplayReport
+from understudy.wire import ModelList, ModelSummary, PlanAnswer, ReplayAnswer, ReplayReport
 
 T = TypeVar("T")
 
@@ -125,6 +125,16 @@ def predict_call(model: str, structures: Sequence[Structure], options: PredictOp
     body, length = encode(head_of(options), pack(structures))
     headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE, HEADER_LENGTH: str(length)}
     return Call("POST", f"/v1/predict/{quote(model, safe='')}", headers, body)
+
+
+def plan(
+    ask: Asker, model: str, structures: Sequence[Structure], sizes: Sequence[Mapping[str, Any]], options: PredictOptions
+) -> Flow[PlanAnswer]:
+    """`POST /v1/plan`."""
+    items = {"structures": [plain(s) for s in structures]} if structures else {"sizes": [dict(size) for size in sizes]}
+    body = {"model": model, **items, **head_of(options)}
+    response = yield from ask(Call("POST", "/v1/plan", _JSON, json.dumps(body, allow_nan=False).encode()))
+    return part_of(response, PlanAnswer)
 
 
 def replay(

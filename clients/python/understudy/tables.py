@@ -13,7 +13,7 @@ from understudy.elements import hill_formula, symbols
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt
 from understudy.structures import Structure
-from understudy.wire import UNITS, DomainVerdict, ModelSummary, ReplayReport
+from understudy.wire import UNITS, DomainVerdict, ModelSummary, PlanAnswer, ReplayReport
 
 MAX_ROWS: Final = 30
 MAX_ATOMS_WITH_FORCES: Final = 30
@@ -51,6 +51,33 @@ def predictions_table(structures: Sequence[Structure], predictions: Sequence[Pre
     if len(predictions) == 1 and len(structures[0]) <= MAX_ATOMS_WITH_FORCES:
         parts.append(_forces(structures[0], first))
     return Group(*parts)
+
+
+def plan_text(plan: PlanAnswer) -> Text:
+    """What a request would cost, in a few lines."""
+    verdict = ("fits", "green") if plan.fits else ("does not fit", "bold red")
+    lines = [Text.assemble((plan.model, "bold"), f" version {plan.version}, digest {plan.digest[:12]}: ", verdict)]
+    atoms = sum(structure.atoms for structure in plan.structures)
+    cost = f"{len(plan.structures)} structures, {atoms:,} atoms, {plan.slots:,} neighbour slots, {plan.batches} batches"
+    lines.append(Text(cost))
+    if plan.seconds is not None:
+        time = f"{plan.seconds.total:.3g} s ({plan.seconds.queue:.3g} s of it waiting), by {plan.measured_on}"
+        lines.append(Text(time))
+    if plan.memory_bytes is not None:
+        lines.append(Text(f"{plan.memory_bytes / 1e6:,.0f} MB of memory beside the loaded model"))
+    lines += [
+        Text(f"over the limit {hit.name}: {hit.got:,.6g} of {hit.limit:,.6g} {hit.unit}", "bold red")
+        for hit in plan.limits
+    ]
+    for index, structure in list(enumerate(plan.structures))[:MAX_ROWS]:
+        if structure.refusal is not None:
+            lines.append(Text(f"structure {index}: {structure.refusal.detail} {structure.refusal.hint}", "bold red"))
+        elif structure.domain is not None and structure.domain.verdict != "in":
+            lines.append(Text.assemble(f"structure {index}: ", _domain(structure.domain)))
+    if plan.alternative is not None and plan.alternative.seconds is not None:
+        other = plan.alternative
+        lines.append(Text(f"'{other.model}' would take {other.seconds.total:.3g} s", "green"))  # type: ignore[union-attr]
+    return Text("\n").join(lines)
 
 
 def replay_text(receipt: Receipt, report: ReplayReport) -> Text:

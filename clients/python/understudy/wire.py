@@ -168,6 +168,81 @@ class PredictionAnswer(_Answer):
     results: list[Result]
 
 
+class SizeIn(_Part):
+    """A structure by its size alone; either neighbours or the density."""
+
+    atoms: int = Field(gt=0)
+    neighbours: float | None = Field(None, description="within the model's cutoff, of the atom that has most")
+    atoms_per_cubic_angstrom: float | None = Field(None, description="from which mean neighbours are estimated")
+
+
+class PlanRequest(_Part):
+    """Body of `POST /v1/plan`: that of a prediction with the model's name, or sizes in place of structures."""
+
+    model: str
+    structures: list[StructureIn] | None = None
+    sizes: list[SizeIn] | None = None
+    outputs: list[OptionalOutput] = []
+    deterministic: bool = False
+
+
+class PlannedRefusal(_Part):
+    """Why a structure would be refused."""
+
+    code: str
+    detail: str
+    hint: str = ""
+
+
+class PlannedStructure(_Part):
+    """What one structure would cost."""
+
+    atoms: int
+    neighbours: int = Field(description="of the atom that has most")
+    slots: int
+    refusal: PlannedRefusal | None = None
+    domain: DomainVerdict | None = Field(None, description="without the committee's spread, which only a run shows")
+
+
+class PlannedSeconds(_Part):
+    """How long it would take now."""
+
+    queue: float
+    engine: float
+    total: float
+
+
+class LimitHit(_Part):
+    """A limit that the request would hit."""
+
+    name: str
+    limit: float
+    got: float
+    unit: str
+
+
+class ModelPlan(_Part):
+    """What a request would cost one model."""
+
+    model: str
+    version: str
+    digest: str
+    fits: bool = Field(description="it would be answered")
+    slots: int = Field(description="neighbour slots: the unit of cost")
+    batches: int = Field(description="engine calls")
+    seconds: PlannedSeconds | None = Field(None, description="null where the card has no curve for the graph")
+    memory_bytes: int | None = Field(None, description="beyond the loaded model; null where the card does not say")
+    measured_on: str = ""
+    limits: list[LimitHit] = []
+
+
+class PlanAnswer(ModelPlan):
+    """Answer of `POST /v1/plan`."""
+
+    structures: list[PlannedStructure]
+    alternative: ModelPlan | None = Field(None, description="the fastest other model that fits, if it is faster")
+
+
 class ReplayRequest(_Part):
     """Body of `POST /v1/replay`."""
 
