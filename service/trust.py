@@ -132,7 +132,7 @@ class DomainJudge:
         known = (graph.nearest >= 0) & (least > 0.0)
         loose = known & (graph.nearest_distance > LOOSE * least)
         lonely = graph.nearest < 0
-        if graph.n_atoms > 1 and 2 * np.count_nonzero(loose | lonely) > graph.n_atoms:
+        if graph.n_atoms > 2 and 2 * np.count_nonzero(loose | lonely) > graph.n_atoms:
             finding.add(
                 "edge",
                 "Most atoms are much farther from their nearest neighbours than in training: "
