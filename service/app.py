@@ -25,6 +25,7 @@ from service.followers.harvester import Harvester
 from service.followers.teacher import TeacherCheck, every_place, flagged_places
 from service.harvest import Harvest, HarvestUnusable
 from service.lanes import Turns
+from service.learning_metrics import Learning
 from service.metrics import Answers, registry_of
 from service.models import Models, load_models
 from service.plane import Exchange, Plane
@@ -94,6 +95,7 @@ def create_app(
             for follower in learners(plane, settings, harvest):
                 plane.followers.add(follower)
             app.state.metrics = registry_of(answers, lambda: models, canary)
+            app.state.metrics.register(Learning(plane, harvest))
             async with AsyncExitStack() as opened:
                 lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
                 app.state.ready = True

@@ -72,6 +72,7 @@ def test_the_gateway_harvests_what_is_flagged_and_training_reads_it(school: Path
         (answer,) = ask(gateway, CO, model="teacher")
         ask(gateway, CO, M, model="teacher")
         (structure,) = wait_for(tmp_path, 1)
+        assert 'understudy_harvest_total{outcome="kept"} 1.0' in gateway.get("/metrics").text
     np.testing.assert_array_equal(structure.positions, CO["positions"])
     (path,) = files_of(tmp_path)
     keys = ExtxyzKeys(energy=("predicted_energy",), forces=("predicted_forces",))

@@ -176,6 +176,10 @@ def test_flagged_requests_are_checked_and_others_are_sampled(school: Path) -> No
         said = on_live_traffic(gateway, 4)
         assert said["checks"] == {"sampled": 2, "flagged": 1, "asked": 1}
         assert said["same_weights"]
+        metrics = gateway.get("/metrics").text
+        assert 'understudy_teacher_checks_total{model="student",why="flagged"} 1.0' in metrics
+        assert 'understudy_teacher_gap_energy_ev_per_atom_count{model="student"} 4.0' in metrics
+        assert 'understudy_teacher_drift{model="student"} 0.0' in metrics
         assert said["extra_cost"] > 0.0
 
 
