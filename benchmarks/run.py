@@ -25,9 +25,7 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "network_speed": Benchmark("speed", "benchmarks.network_speed:run", "the exported network beside hippynn's"),
-    "gateway_speed": Benchmark(
-        "speed", "benchmarks.gateway_speed:run", "the gateway beside the bare engine and an echo"
-    ),
+    "serving": Benchmark("speed", "benchmarks.serving:run", "the gateway beside other servers of the same graph"),
     "force_training_cost": Benchmark(
         "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
     ),

@@ -105,6 +105,10 @@ class RealTriton:
     def url(self) -> str:
         return f"127.0.0.1:{self._ports[1]}"
 
+    @property
+    def http_port(self) -> int:
+        return self._ports[0]
+
     def client(self) -> InferenceServerClient:
         return InferenceServerClient(self.url)
 
