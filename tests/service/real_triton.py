@@ -8,6 +8,7 @@ the fixes since: for tests on this machine, never for anything else.
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -127,7 +128,9 @@ class RealTriton:
             *("--allow-gpu-metrics=false", f"--exit-timeout-secs={EXIT_S}"),
         ]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(arguments, env=self._environment.variables, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                arguments, env=self._environment.variables, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait(self) -> None:
         """Until it is ready."""
@@ -147,20 +150,21 @@ class RealTriton:
 
     def kill(self) -> None:
         """kill -9, and remove what it leaves in shared memory."""
-        self._end(signal_kill=True)
+        self._end(gently=False)
 
     def stop(self) -> None:
-        self._end(signal_kill=False)
+        self._end(gently=True)
 
-    def _end(self, *, signal_kill: bool) -> None:
+    def _end(self, *, gently: bool) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        if not signal_kill:
+        if gently:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(EXIT_S)
-        process.kill()
+        with suppress(ProcessLookupError):  # the stubs of a killed server may outlive it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for left in Path("/dev/shm").glob(f"{self._shared_memory}*"):
             left.unlink(missing_ok=True)
