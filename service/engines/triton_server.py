@@ -23,7 +23,7 @@ from service.engines.reference import refuse_other_answers
 from service.errors import DeadlineExceeded, EngineAway, QueueFull, ServiceError
 
 RETRY_AFTER_S: Final = 2
-_PROBE_S: Final = 2.0
+_PROBE_S: Final = 10.0
 _OPTIONS: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
