@@ -1,7 +1,8 @@
 # The gateway (default), the gateway with the CUDA build of ONNX Runtime, and the trainer; one constraints file for all three.
-#   docker build --target gateway     -t understudy .          docker run -p 8000:8000 understudy
-#   docker build --target gateway-gpu -t understudy:gpu .      docker run -p 8000:8000 --gpus all understudy:gpu
+#   docker build --target gateway     -t understudy .          docker run -p 127.0.0.1:8000:8000 -e UNDERSTUDY_OPEN=true understudy
+#   docker build --target gateway-gpu -t understudy:gpu .      docker run -p 127.0.0.1:8000:8000 -e UNDERSTUDY_OPEN=true --gpus all understudy:gpu
 #   docker build --target trainer     -t understudy:trainer .  docker run --user "$(id -u)" -e HOME=/tmp -v "$PWD:/work" understudy:trainer train CONFIG.yaml
+# A gateway that others can reach takes keys: -p 8000:8000 -v "$PWD/keys.toml:/run/keys.toml:ro" -e UNDERSTUDY_KEYS_FILE=/run/keys.toml
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/understudy/bin:$PATH \

@@ -152,6 +152,12 @@ class BatchingCurve(_Part):
     best_slots: int = Field(gt=0, description="slots per call with the lowest time per slot")
     memory: dict[str, Memory] = Field(default_factory=dict, description="of one call by graph file, such as model.onnx")
 
+    @property
+    def gains(self) -> bool:
+        """Whether some larger batch takes less time per slot than the smallest; what was not measured may gain."""
+        alone, *batches = [point.milliseconds / point.slots for point in self.points] or [0.0]
+        return not batches or min(batches) < alone
+
 
 class Training(_Part):
     """What made the weights."""

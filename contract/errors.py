@@ -20,9 +20,7 @@ UnderstudyError
     ├── InvalidCard
     ├── DigestMismatch
     ├── NotReproduced
-    ├── UnsafeArtefact
-    ├── BrokenGraph
-    └── VersionExists
+    └── UnsafeArtefact
 """
 
 from typing import Any, ClassVar
@@ -167,11 +165,3 @@ class NotReproduced(RepositoryError):
 
 class UnsafeArtefact(RepositoryError):
     """A file that could reach outside its folder: a link, or ONNX external data."""
-
-
-class BrokenGraph(RepositoryError):
-    """A graph that does not run."""
-
-
-class VersionExists(RepositoryError):
-    """A version is written once: another model needs another number."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
+from service.access import Access
 from service.api import documentation
 from service.api.edge import REFUSALS, Edge, handle_refusal
 from service.api.routes import BUSY, add_routes
@@ -23,18 +23,15 @@ from service.engines import Engine
 from service.followers import Follower
 from service.followers.canary import Canary
 from service.followers.harvester import Harvester
-from service.followers.shadow import Shadows
 from service.followers.teacher import TeacherCheck, every_place, flagged_places
 from service.harvest import Harvest, HarvestUnusable
 from service.lanes import Turns
 from service.learning_metrics import Learning
 from service.metrics import Answers, registry_of
-from service.models import Models, load_model, load_models
-from service.operator import Operator
+from service.models import Models, load_models
 from service.plane import Exchange, Plane
 from service.settings import Settings
 from service.version import VERSION
-from service.version_metrics import VersionMetrics
 from service.workers import ThreadWorkers
 
 
@@ -78,9 +75,11 @@ def create_app(
         doors: ports to open beside this application, such as gRPC's; whoever runs the application opens HTTP's.
 
     Raises:
+        Unprotected, KeysFileError: at once, when it would be open to a network, or its keys cannot be read.
         RepositoryError: on start-up, when a model must not be served.
     """
     answers: Answers = Counter()
+    access = Access.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,23 +90,17 @@ def create_app(
             engine = open_engine(settings)
             closing.callback(engine.close)
             repository = ModelRepository(settings.model_repo)
-            turns = Turns(workers)
-            models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
+            models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
             plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
             harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
-            shadows = Shadows(plane, settings.shadow)
-            for follower in (*learners(plane, settings, harvest), shadows):
+            for follower in learners(plane, settings, harvest):
                 plane.followers.add(follower)
-            metrics = app.state.metrics = registry_of(answers, lambda: models, canary)
-            metrics.register(Learning(plane, harvest))
+            app.state.metrics = registry_of(answers, lambda: models, canary)
+            app.state.metrics.register(Learning(plane, harvest))
             async with AsyncExitStack() as opened:
-                opener = partial(load_model, engine=engine, turns=turns, limits=settings.limits)
-                operator = Operator(repository, models, opener, shadows)
-                app.state.operator = await opened.enter_async_context(operator)
-                metrics.register(VersionMetrics(operator))
-                lines = [await opened.enter_async_context(door(plane, settings, answers)) for door in doors]
+                lines = [await opened.enter_async_context(door(plane, settings, answers, access)) for door in doors]
                 app.state.ready = True
                 if on_ready is not None:
                     on_ready(Started(settings, engine, models, lines))
@@ -134,7 +127,7 @@ def create_app(
         exception_handlers=dict.fromkeys((HTTPException, *REFUSALS), handle_refusal),
     )
     add_routes(app)
-    app.edge = Edge(app.framework, BUSY, settings.hosts(), answers)
+    app.edge = Edge(app.framework, BUSY, settings.hosts(), answers, access)
     return app
 
 

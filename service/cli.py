@@ -26,10 +26,15 @@ def serve(
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Only HTTP.")] = False,
     model_repo: Annotated[Path | None, typer.Option(help="Folder of models [model_repo].")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [all cores].")] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="Keys of the tenants; with them everything but health needs one.")
+    ] = None,
+    open_: Annotated[bool | None, typer.Option("--open", help="Without keys, let everyone on the network ask.")] = None,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Print the settings and end.")] = False,
 ) -> None:
     """Serve the models of a folder over HTTP and gRPC. Options override the settings in UNDERSTUDY_* variables."""
-    settings = _settings(host=host, port=port, grpc_port=grpc_port, model_repo=model_repo, workers=workers)
+    given = {"host": host, "port": port, "grpc_port": grpc_port, "model_repo": model_repo, "workers": workers}
+    settings = _settings(**given, keys_file=keys_file, open=open_)
     if no_grpc:
         settings = settings.model_copy(update={"grpc_port": None})
     if show_settings:
@@ -42,11 +47,16 @@ def run(settings: "Settings") -> int:
     """Run the gateway until it is told to stop; the exit status."""
     import uvicorn
 
+    from contract.errors import UnderstudyError
     from service.api.heads import bounded_heads
     from service.app import create_app
     from service.doors import grpc_door
 
-    app = create_app(settings, on_ready=_announce, doors=[grpc_door])
+    try:
+        app = create_app(settings, on_ready=_announce, doors=[grpc_door])
+    except UnderstudyError as error:
+        _console.print("[bold red]Cannot serve:[/]", escape(str(error)))
+        return 1
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -97,4 +107,8 @@ def _announce(started: "Started") -> None:
     _console.print(f"Engine: {engine.description}, {engine.concurrency} calls at once")
     for line in started.doors:
         _console.print(line, markup=False)
+    if settings.keys_file is not None:
+        _console.print(f"Everything but health needs a key of {settings.keys_file}", markup=False)
+    elif not settings.on_loopback:
+        _console.print("Open to everyone who can reach this address: there are no keys")
     _console.print(f"Serving at {url}  (documentation: {url}/docs)")

@@ -4,16 +4,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
+from service.access import Access
 from service.metrics import Answers
 from service.plane import Plane
 from service.settings import Settings
 
-Door: TypeAlias = Callable[[Plane, Settings, Answers], AbstractAsyncContextManager[str]]
-"""Opened with what answers, the settings and the counts of answers; gives a line for the operator."""
+Door: TypeAlias = Callable[[Plane, Settings, Answers, Access], AbstractAsyncContextManager[str]]
+"""Opened with what answers, the settings, the counts of answers and who may ask; gives a line for the operator."""
 
 
 @asynccontextmanager
-async def grpc_door(plane: Plane, settings: Settings, counts: Answers) -> AsyncIterator[str]:
+async def grpc_door(plane: Plane, settings: Settings, counts: Answers, access: Access) -> AsyncIterator[str]:
     """The Open Inference Protocol over gRPC; without it, if its libraries do not load, HTTP is served all the same.
 
     Raises:
@@ -28,7 +29,7 @@ async def grpc_door(plane: Plane, settings: Settings, counts: Answers) -> AsyncI
         yield f"gRPC is off: {error}. To get it: pip install 'tritonclient[grpc]>=2.60' 'protobuf>=6.33.5,<7'"
         return
     try:
-        server, port = await start(plane, counts, settings.address(settings.grpc_port))
+        server, port = await start(plane, counts, settings.address(settings.grpc_port), access)
     except PortTaken as error:
         if "grpc_port" in settings.model_fields_set:
             raise

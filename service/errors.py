@@ -12,13 +12,11 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   ├── UnknownField
 │   ├── UnknownOutput
 │   └── NoTeacher
-├── OperatorOnly (403)             a command that only an operator may give
+├── NoKey (401)                    no key, or none that is good here
+├── Forbidden (403)                not with this key
 ├── UnknownModel (404)             no such model or version
 ├── HeadTooSlow (408)
 ├── BodyTooSlow (408)
-├── Conflict (409)                 a command that cannot be carried out as things stand; nothing has changed
-│   ├── LoadFailed                 a version that must not be served
-│   └── NotPromoted                a version that may not answer those who name none
 ├── OtherDigest (412)              other weights are served than the caller named
 ├── BodyTooLarge (413)
 ├── TooMany (413)                  structures or atoms in one request
@@ -29,11 +27,13 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── OutOfDomain (422)              the model was not trained for it, and the caller wants no such answer
 ├── HeadTooLarge (431)
 ├── QueueFull (429)                ask again later
+├── OverBudget (429)               the tenant has had what it may have for now
 ├── CallerLeft (499)               nobody is there to be answered
 ├── NotServed (501)                a part of a protocol that is not served here
 ├── NotReady (503)                 starting, or shutting down
 ├── EngineAway (503)               no server that could run the model answers
 ├── DeadlineExceeded (504)
+├── OutOfMemory (507)              the engine has not the memory for this structure
 └── Fault (500)                    ours
     ├── EngineFault                the engine failed on this structure
     └── NonFiniteAnswer            the model gave NaN or infinity
@@ -145,12 +145,20 @@ class NoTeacher(BadRequest):
     title = "No teacher"
 
 
-class OperatorOnly(ServiceError):
-    """A command that only an operator may give."""
+class NoKey(ServiceError):
+    """No key, or none that is good here."""
 
-    code = "operator_only"
+    code = "no_key"
+    status = 401
+    title = "A key is needed"
+
+
+class Forbidden(ServiceError):
+    """Not with this key."""
+
+    code = "forbidden"
     status = 403
-    title = "Operators only"
+    title = "Not allowed"
 
 
 class UnknownModel(ServiceError):
@@ -175,28 +183,6 @@ class BodyTooSlow(ServiceError):
     code = "body_too_slow"
     status = 408
     title = "Body too slow"
-
-
-class Conflict(ServiceError):
-    """A command that cannot be carried out as things stand; nothing has changed."""
-
-    code = "conflict"
-    status = 409
-    title = "Not possible now"
-
-
-class LoadFailed(Conflict):
-    """A version that must not be served: its files, its graph or its answers are not what they should be."""
-
-    code = "load_failed"
-    title = "Version not loaded"
-
-
-class NotPromoted(Conflict):
-    """A version that may not answer those who name none."""
-
-    code = "not_promoted"
-    title = "Version not promoted"
 
 
 class OtherDigest(ServiceError):
@@ -279,6 +265,14 @@ class QueueFull(ServiceError):
     title = "Queue full"
 
 
+class OverBudget(ServiceError):
+    """The tenant has had what it may have for now."""
+
+    code = "over_budget"
+    status = 429
+    title = "Budget used up"
+
+
 class CallerLeft(ServiceError):
     """The connection was closed before the answer was there; the status is only seen in metrics."""
 
@@ -317,6 +311,14 @@ class DeadlineExceeded(ServiceError):
     code = "deadline_exceeded"
     status = 504
     title = "Deadline exceeded"
+
+
+class OutOfMemory(ServiceError):
+    """A single structure does not fit into the engine's memory."""
+
+    code = "out_of_memory"
+    status = 507
+    title = "Not enough memory"
 
 
 class Fault(ServiceError):

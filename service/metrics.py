@@ -17,9 +17,14 @@ _LANE_COUNTERS = {
     "samples": "structures in engine calls",
     "slots": "neighbour slots in engine calls, padding included",
     "refused": "requests refused because the queue was full",
+    "refused_share": "requests refused because their tenant had its share of the queue",
+    "refused_budget": "requests refused because their tenant's budget was used up",
+    "refused_deadline": "requests refused because they could not be answered in their time",
     "expired": "requests whose time was over before their answer was there",
     "cancelled": "requests whose caller left",
-    "repeated": "structures run again alone after their batch failed",
+    "stopped": "engine calls stopped because nobody waited for them any more",
+    "repeated": "structures run again after their batch failed",
+    "out_of_memory": "engine calls for which memory was short",
 }
 
 
@@ -49,6 +54,20 @@ class _Gateway(Collector):
         yield _family(GaugeMetricFamily, "waiting", "structures that wait", lanes, lambda lane: lane.waiting)
         yield _family(
             GaugeMetricFamily, "waiting_slots", "neighbour slots that wait", lanes, lambda lane: lane.waiting_slots
+        )
+        yield _family(
+            GaugeMetricFamily,
+            "batch_budget_slots",
+            "neighbour slots of a batch at most: less than the model's best where memory was short",
+            lanes,
+            lambda lane: lane.budget_slots,
+        )
+        yield _family(
+            GaugeMetricFamily,
+            "batching",
+            "1 if structures share batches; 0 if the model loses by it, or after an isolation violation",
+            lanes,
+            lambda lane: lane.together,
         )
 
 

@@ -3,13 +3,14 @@
 import math
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
 Device = Literal["auto", "cpu", "cuda"]
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Limits(BaseModel):
@@ -33,18 +34,6 @@ class Limits(BaseModel):
     timeout_s: float = Field(60.0, gt=0, description="a request waits and runs no longer than this")
     queued_structures: int = Field(16_384, gt=0, description="structures waiting for one model")
     queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
-
-
-class Demands(BaseModel):
-    """What a version must have shown as a shadow of live traffic before it may be promoted without force."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    requests: int = Field(100, gt=0, description="requests that it has followed")
-    energy_mev_per_atom: float = Field(10.0, gt=0, description="root mean square difference of energies at most")
-    forces_ev_per_angstrom: float = Field(
-        0.1, gt=0, description="root mean square difference of force components at most"
-    )
 
 
 def available_cores() -> int:
@@ -81,6 +70,10 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] | None = Field(
         None, description="names callers may use in `Host`; by default any, or only this machine when host is loopback"
     )
+    keys_file: Path | None = Field(
+        None, description="keys of the tenants, TOML or JSON; with it all but health needs one"
+    )
+    open: bool = Field(False, description="without keys, let everyone who can reach the address ask")
     canary_fraction: float = Field(
         0.001, ge=0, le=1, description="share of requests that are run again alone and compared (isolation)"
     )
@@ -99,15 +92,18 @@ class Settings(BaseSettings):
     )
     harvest_bytes: int = Field(256 * MIB, gt=0, description="size of that folder, at most")
     harvest_structures: int = Field(10_000, gt=0, description="structures in it, at most")
-    shadow: Demands = Demands()
     limits: Limits = Limits()
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only programs on this machine can reach the gateway."""
+        return self.host in _LOOPBACK
 
     def hosts(self) -> frozenset[str]:
         """Lower-case host names that are answered; empty means every one."""
         if self.allowed_hosts is not None:
             return frozenset(name.lower() for name in self.allowed_hosts if name != "*")
-        loopback = {"127.0.0.1", "localhost", "::1"}
-        return frozenset(loopback) if self.host in loopback else frozenset()
+        return _LOOPBACK if self.on_loopback else frozenset()
 
     def triton_urls(self) -> list[str]:
         """The addresses of the Triton servers, one by one."""

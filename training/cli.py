@@ -56,26 +56,14 @@ def publish(
     name: Annotated[str, typer.Argument(help="Name of a training run.")],
     runs: RunsOption = Path("runs"),
     model_repo: RepositoryOption = Path("model_repo"),
-    promote: Annotated[bool, typer.Option("--promote", help="Let it answer after the next start or reload.")] = False,
 ) -> None:
-    """Export a trained run, put it through the admission checks, and place it in the model repository.
-
-    The first version of a model is promoted; a later one waits beside it until an operator promotes it.
-    """
+    """Export a trained run, put it through the admission checks, and place it in the model repository."""
     from training.pipelines.admission import candidate_of
     from training.publish import publish as admit
 
-    repository = ModelRepository(model_repo)
     with _plain_errors():
-        candidate = candidate_of(runs / name)
-        folder = admit(candidate, repository)
-        version = repository.versions(candidate.name)[-1]
-        if promote:
-            repository.promote(candidate.name, version)
-        promoted = repository.promoted(candidate.name)
-    _say(f"published {candidate.name} version {version}: {folder}")
-    if promoted != version:
-        _say(f"version {promoted} stays promoted; next: understudy models shadow {candidate.name} {version}")
+        folder = admit(candidate_of(runs / name), ModelRepository(model_repo))
+    _say(f"published {name}: {folder}")
 
 
 def sample(

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from understudy.errors import FramingError
 
 from contract.errors import InvalidInput
+from service.access import Access, admit_http
 from service.api.problems import problem_response
 from service.errors import InvalidHost, NotServed, ServiceError
 
@@ -52,15 +53,22 @@ class Edge:
         busy: handlers of POST requests by the pattern of their path, whose named groups are path parameters.
         hosts: lower-case names that `Host` may say; empty for any.
         counts: answers by route, method and status.
+        access: lets requests in, or refuses them.
     """
 
     def __init__(
-        self, app: ASGIApp, busy: Sequence[BusyRoute], hosts: frozenset[str], counts: Counter[tuple[str, str, int]]
+        self,
+        app: ASGIApp,
+        busy: Sequence[BusyRoute],
+        hosts: frozenset[str],
+        counts: Counter[tuple[str, str, int]],
+        access: Access,
     ) -> None:
         self.app = app
         self.busy = busy
         self.hosts = hosts
         self.counts = counts
+        self.access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; the messages of start-up and shut-down pass through."""
@@ -79,6 +87,7 @@ class Edge:
 
         try:
             self._refuse_host(_header(scope, b"host"))
+            admit_http(self.access, scope)
             await self._answer(scope, receive, send_marked)
         except Exception as error:
             if status:  # half an answer is sent: only the connection's end can tell

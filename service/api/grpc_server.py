@@ -9,6 +9,8 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 
 from contract.errors import UnderstudyError
+from service.access import Access
+from service.api.grpc_access import Gatekeeper
 from service.api.grpc_tensors import reader_of
 from service.api.kserve_grpc import InferenceService
 from service.metrics import Answers
@@ -24,13 +26,14 @@ class PortTaken(UnderstudyError):
     """Nobody can listen on the address that was asked for."""
 
 
-async def start(plane: Plane, counts: Answers, address: str) -> tuple[grpc.aio.Server, int]:
+async def start(plane: Plane, counts: Answers, address: str, access: Access) -> tuple[grpc.aio.Server, int]:
     """Answer gRPC calls from now on.
 
     Args:
         plane: answers.
         counts: answers by route, method and status.
         address: host and port; port 0 for one that is free.
+        access: lets calls in, or refuses them.
 
     Returns:
         The server, to be stopped with `GRACE_S`, and its port.
@@ -38,7 +41,7 @@ async def start(plane: Plane, counts: Answers, address: str) -> tuple[grpc.aio.S
     Raises:
         PortTaken
     """
-    server = grpc.aio.server(options=_options(plane.limits))
+    server = grpc.aio.server(interceptors=[Gatekeeper(access, counts)], options=_options(plane.limits))
     server.add_generic_rpc_handlers((_handlers(InferenceService(plane, counts, plane.limits.stream_idle_s)),))
     try:
         bound = server.add_insecure_port(address)

@@ -17,12 +17,12 @@ from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
 
-from service.access import tenant_of_peer
 from service.api.edge import log_fault, request_id_of
 from service.api.framed import apart_if_large
+from service.api.grpc_access import tenant_of_call
 from service.api.grpc_refusals import Refusal, refusal_of
 from service.api.grpc_tensors import read_request, refuse_unreadable, write_response
-from service.api.kserve import NAME, config_of, index_of, metadata_of, read_asked, refuse_missing
+from service.api.kserve import NAME, config_of, metadata_of, read_asked, refuse_missing
 from service.api.streams import in_order
 from service.errors import DeadlineExceeded, NotServed, UnknownModel
 from service.metrics import Answers
@@ -85,8 +85,8 @@ class InferenceService:
 
     @_call
     async def ServerReady(self, request: Any, context: Context) -> Any:
-        """Whether some model is loaded and warm: before that nobody listens here."""
-        return pb.ServerReadyResponse(ready=any(self.plane.models))
+        """Whether every model is loaded and warm: before that nobody listens here."""
+        return pb.ServerReadyResponse(ready=True)
 
     @_call
     async def ModelReady(self, request: Any, context: Context) -> Any:
@@ -105,7 +105,7 @@ class InferenceService:
     @_call
     async def ModelMetadata(self, request: Any, context: Context) -> Any:
         """A model's versions and tensors."""
-        return pb.ModelMetadataResponse(**metadata_of(self._model(request), self.plane.models))
+        return pb.ModelMetadataResponse(**metadata_of(self._model(request)))
 
     @_call
     async def ModelConfig(self, request: Any, context: Context) -> Any:
@@ -115,17 +115,20 @@ class InferenceService:
 
     @_call
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
-        """Every version that is known, and whether it can be asked."""
+        """The models that are served."""
         if request.repository_name:
             raise UnknownModel(
                 f"There is no repository '{request.repository_name[:60]}'.", hint="Leave repository_name empty."
             )
-        return pb.RepositoryIndexResponse(models=index_of(self.plane.models, request.ready))
+        cards = [model.card for model in self.plane.models]
+        return pb.RepositoryIndexResponse(
+            models=[{"name": card.name, "version": card.version, "state": "READY"} for card in cards]
+        )
 
     @_call
     async def ModelStatistics(self, request: Any, context: Context) -> Any:
-        """Structures and engine calls of a version, or of all, since it was loaded and over every protocol."""
-        models = [self._model(request)] if request.name else list(self.plane.models.every())
+        """Structures and engine calls of a model, or of all, since the start and over every protocol."""
+        models = [self._model(request)] if request.name else list(self.plane.models)
         return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
 
     @_call
@@ -167,8 +170,8 @@ class InferenceService:
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
-        options = asked.options(context.peer(), tenant_of_peer(context.peer()), timeout_s)
-        return write_response(await self.plane.predict(model, framed.structures, options), asked)
+        options = asked.options(model, context.peer(), tenant_of_call(context), timeout_s)
+        return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
 
     async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:
         """The answer to one message of a stream, or its refusal."""

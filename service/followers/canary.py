@@ -9,8 +9,10 @@ import structlog
 from service.errors import DeadlineExceeded, QueueFull
 from service.families.potential import Prediction
 from service.plane import Exchange, Options, Plane
+from service.tenants import Tenant
 from service.tolerance import energies_agree, forces_agree
 
+_TENANT: Final = Tenant("canary")
 _log: Final = structlog.get_logger("canary")
 
 
@@ -43,20 +45,27 @@ class Canary:
         """Run the structures again, each alone, and compare."""
         model = exchange.answer.model
         options = Options(
+            version=model.card.version,
             forces_std=exchange.options.forces_std,
             caller=exchange.options.caller,  # so that whoever is alone on the gateway still counts as alone
             deterministic=True,
             followed=False,
+            tenant=_TENANT,
+            priority="bulk",
         )
         try:
-            again = await self._plane.predict(model, exchange.structures, options)
+            again = await self._plane.predict(model.card.name, exchange.structures, options)
         except (QueueFull, DeadlineExceeded):
             return  # a busy gateway says nothing of isolation
+        if again.model is not model:
+            return
         for index, (alone, batched) in enumerate(zip(again.predictions, exchange.answer.predictions, strict=True)):
             self.checked += 1
             if not same(alone, batched):
                 self.violations += 1
                 _log.error("isolation violation", model=model.card.name, digest=model.stored.digest, index=index)
+                for lane in model.lanes.values():  # until it is loaded again: a wrong answer is worse than a slow one
+                    lane.stop_sharing()
 
 
 def same(one: Prediction, other: Prediction) -> bool:

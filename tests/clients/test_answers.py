@@ -44,7 +44,7 @@ PROBLEM = {
         (501, "ServerFault"),
         (503, "Unavailable"),
         (504, "DeadlineExceeded"),
-        (507, "ServerFault"),
+        (507, "TooLarge"),
     ],
 )
 def test_each_status_has_its_exception(recite: Callable[..., Any], status: int, name: str) -> None:

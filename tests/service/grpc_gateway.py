@@ -21,6 +21,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from wires import tensors_of
 
 from contract.repository import ModelRepository, StoredModel
+from service.access import Access
 from service.api.grpc_server import start
 from service.app import Started, create_app
 from service.doors import grpc_door
@@ -83,6 +84,12 @@ class GatedEngine(PairEngine):
         self.gate.set()
         self.begun = threading.Semaphore(0)
 
+    def close(self) -> None:
+        """From now on calls wait; those that began before are forgotten."""
+        while self.begun.acquire(blocking=False):
+            pass
+        self.gate.clear()
+
     def open(self, stored: StoredModel, file: str) -> "GatedEngine":
         return self
 
@@ -102,9 +109,7 @@ class Gated:
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
     def close_gate(self) -> None:
-        while self.engine.begun.acquire(blocking=False):
-            pass
-        self.engine.gate.clear()
+        self.engine.close()
 
     async def engine_begins(self) -> None:
         assert await asyncio.to_thread(self.engine.begun.acquire, timeout=30.0)
@@ -118,7 +123,7 @@ async def gated(repository: Path, **limits: Any) -> AsyncIterator[Gated]:
         bounds = Limits(**limits)
         models = load_models(ModelRepository(repository), engine, Turns(workers), bounds)
         counts: Counter[tuple[str, str, int]] = Counter()
-        server, port = await start(Plane(models, bounds, encoders), counts, "127.0.0.1:0")
+        server, port = await start(Plane(models, bounds, encoders), counts, "127.0.0.1:0", Access(None))
         here = Gated(f"127.0.0.1:{port}", engine, models.get("tiny").lanes[MEAN], counts)
         here.close_gate()
         try:

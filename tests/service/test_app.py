@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
+from grpc_gateway import GatedEngine
 from test_http import wait_for
 from tiny import publish_tiny
 from understudy.inprocess import InProcess
-from wires import framed, malonaldehyde, rest_json, results, tensors_of
+from wires import malonaldehyde, rest_json, results
 
 from service.app import create_app
 from service.settings import Settings, available_cores
@@ -211,16 +211,24 @@ def post(port: int, call: Any) -> socket.socket:
 
 
 def test_callers_who_hang_up_leave_the_queue_and_those_who_stay_are_answered(
-    serve: Callable[[Settings], int], repository: Path
+    serve: Callable[[Settings], int], repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = GatedEngine()
+    monkeypatch.setattr("service.app.open_engine", lambda settings: engine)
     port = serve(Settings(model_repo=repository, workers=1))
-    grid = np.stack(np.unravel_index(np.arange(8000), (20, 20, 20)), -1) * 1.5
-    large = framed("/v1/predict/{model}", tensors_of([{"numbers": [6] * 8000, "positions": grid}]))
-    leaving = [post(port, large) for _ in range(12)]
-    time.sleep(0.2)
+    engine.close()
+    running = post(port, rest_json([M]))
+    assert engine.begun.acquire(timeout=30.0)
+    leaving = [post(port, rest_json([M])) for _ in range(12)]
     staying = post(port, rest_json([M]))
-    for connection in leaving[1:]:
+    lane = '{graph="model.onnx",model="anything"}'
+    wait_for(port, f"understudy_waiting{lane}", 13)
+    for connection in leaving:
         connection.close()
+    wait_for(port, f"understudy_cancelled_total{lane}", 12)
+    running.close()
+    assert wait_for(port, f"understudy_stopped_total{lane}") == 1
+    engine.gate.set()
     with staying:
         answer = b""
         while b"}]}" not in answer:
@@ -228,6 +236,5 @@ def test_callers_who_hang_up_leave_the_queue_and_those_who_stay_are_answered(
             assert received, answer
             answer += received
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["results"][0]["domain"]["in_domain"]
-    assert wait_for(port, 'understudy_cancelled_total{graph="model.onnx",model="anything"}') >= 1
-    assert wait_for(port, 'understudy_answers_total{method="POST",route="/v1/predict/{model}",status="499"}') >= 1
-    leaving[0].close()
+    assert wait_for(port, 'understudy_answers_total{method="POST",route="/v1/predict/{model}",status="499"}') == 13
+    assert wait_for(port, f"understudy_samples_total{lane}") == 2

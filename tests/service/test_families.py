@@ -62,7 +62,7 @@ def test_a_number_that_is_not_finite_is_laid_at_the_door_of_its_structure(
 ) -> None:
     potential = family()
 
-    def broken(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def broken(tensors: dict[str, np.ndarray], stop: object) -> dict[str, np.ndarray]:
         outputs = PairEngine()(tensors)
         where: Any = {"energy": (0, -1), "forces": (-1, 0), "virial": (-1, 0, 0)}[name]
         outputs[name][where] = np.nan

@@ -68,12 +68,12 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_is_only_counted(port: int) 
     assert wait_for(port, 'understudy_answers_total{method="POST",route="/v1/predict/{model}",status="499"}') >= 1
 
 
-def wait_for(port: int, metric: str) -> float:
-    """A metric's value as soon as it is there."""
+def wait_for(port: int, metric: str, at_least: float = 1.0) -> float:
+    """A metric's value as soon as it is large enough."""
     for _ in range(200):
         lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric)]
-        if values and values[0]:
+        if values and values[0] >= at_least:
             return values[0]
         time.sleep(0.05)
     raise AssertionError(f"{metric} never came")

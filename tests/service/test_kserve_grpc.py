@@ -37,6 +37,7 @@ from tritonclient.utils import InferenceServerException
 from understudy.framing import HEADER_LENGTH, decode
 from wires import Item, kserve_binary, malonaldehyde, structure_of, tensors_of
 
+from service.access import Access
 from service.api.grpc_refusals import refusal_of
 from service.api.grpc_server import PortTaken, start
 from service.doors import grpc_door
@@ -590,14 +591,16 @@ def test_a_port_that_is_taken_is_told_at_once(repository: Path) -> None:
         async with gated(repository) as here:
             plane = Plane(Models([]), Limits(), ThreadPoolExecutor(1))
             with pytest.raises(PortTaken, match="taken"):
-                await start(plane, here.counts, here.address)
+                await start(plane, here.counts, here.address, Access(None))
 
     asyncio.run(scene())
 
 
 def test_without_a_grpc_port_only_http_is_served(repository: Path) -> None:
     async def said(settings: Settings) -> str:
-        async with grpc_door(Plane(Models([]), Limits(), ThreadPoolExecutor(1)), settings, Counter()) as line:
+        async with grpc_door(
+            Plane(Models([]), Limits(), ThreadPoolExecutor(1)), settings, Counter(), Access(None)
+        ) as line:
             return line
 
     assert asyncio.run(said(Settings(grpc_port=None))) == "gRPC is switched off"

@@ -1,126 +1,20 @@
-"""Lanes on virtual time: nothing here sleeps, and every moment is exact."""
+"""Lanes on virtual time: what is run when, in which company, and what comes back."""
 
 import asyncio
 import itertools
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from stage import ENGINE_S, Sample, Square, Stage, VirtualWorkers, now, sample, settle, stage, virtual
 
+from service.engines import Stop
 from service.errors import DeadlineExceeded, EngineFault, NonFiniteAnswer, QueueFull, TooMany
 from service.lanes import PADDING, Bounds, Lane, Terms, Turns
-from service.workers import Done, Work
-
-ENGINE_S = 0.020
-
-
-class VirtualSelector(selectors.SelectSelector):
-    """Instead of waiting, moves the clock."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("everyone waits and nothing will happen")
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.virtual = VirtualSelector()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        return self.virtual.now
-
-
-def virtual(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(scene())
-
-
-@dataclass
-class Sample:
-    values: np.ndarray
-    width: int = 1
-
-    @property
-    def rows(self) -> int:
-        return len(self.values)
-
-
-def sample(*values: float, width: int = 1) -> Sample:
-    return Sample(np.array(values, float), width)
-
-
-@dataclass
-class Square:
-    """A real engine: squares numbers of a whole batch at once. NaN breaks the batch, as a crash would."""
-
-    batches: list[list[Sample]] = field(default_factory=list)
-
-    def __call__(self, samples: Sequence[Sample]) -> list[np.ndarray]:
-        self.batches.append(list(samples))
-        flat = np.concatenate([s.values for s in samples]) ** 2
-        if np.isnan(flat).any():
-            raise RuntimeError("the engine crashed")
-        return np.split(flat, np.cumsum([s.rows for s in samples])[:-1])
-
-
-class VirtualWorkers:
-    """Workers that take ENGINE_S for every batch."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.running = self.most_running = 0
-        self.begun_at: list[float] = []
-
-    def start(self, work: Work, done: Done) -> None:
-        loop = asyncio.get_running_loop()
-        self.begun_at.append(loop.time())
-        self.running += 1
-        self.most_running = max(self.running, self.most_running)
-        try:
-            loop.call_later(ENGINE_S, self._end, done, work(), None)
-        except RuntimeError as error:
-            loop.call_later(ENGINE_S, self._end, done, None, error)
-
-    def _end(self, done: Done, result: Any, error: BaseException | None) -> None:
-        self.running -= 1
-        done(result, error)
-
-
-@dataclass
-class Stage:
-    """A lane with its engine and its workers."""
-
-    workers: VirtualWorkers
-    engine: Square
-    lane: Lane
-
-    def ask(self, *samples: Sample, timeout_s: float = 60.0) -> asyncio.Task[list[np.ndarray]]:
-        return asyncio.create_task(self.lane.submit(samples, Terms(timeout_s)))
-
-
-def stage(workers: int = 1, **bounds: Any) -> Stage:
-    threads, engine = VirtualWorkers(workers), Square()
-    defaults = {"batch_slots": 100, "queued": 1000, "queued_slots": 10_000, "seconds_per_slot": ENGINE_S / 100}
-    return Stage(threads, engine, Lane(engine, Bounds(**{**defaults, **bounds}), Turns(threads)))
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
+from service.tenants import Tenant
 
 
 def test_a_lone_request_waits_for_nothing() -> None:
@@ -208,7 +102,7 @@ def test_a_request_of_many_structures_is_spread_over_the_workers_and_comes_back_
 def test_a_full_queue_refuses_at_once_and_says_truly_when_to_come_back() -> None:
     async def scene() -> None:
         full = stage(batch_slots=100, queued=500, seconds_per_slot=ENGINE_S / 100)
-        tasks = [full.ask(Sample(np.ones(20))) for _ in range(501)]
+        tasks = [full.ask(Sample(np.ones(20)), tenant=Tenant(f"{n}")) for n in range(501)]
         await settle()
         with pytest.raises(QueueFull) as refusal:
             await full.lane.submit([sample(1.0)], Terms(60.0))
@@ -295,7 +189,7 @@ def test_an_outcome_too_few_is_never_handed_to_a_neighbour() -> None:
     async def scene() -> None:
         workers = VirtualWorkers(1)
 
-        def short(samples: Sequence[Sample]) -> list[float]:
+        def short(samples: Sequence[Sample], stop: Stop | None) -> list[float]:
             return [s.values[0] for s in samples][: max(1, len(samples) - 1)]
 
         lane = Lane(short, Bounds(100, 100, 1000, 0.0), Turns(workers))
@@ -309,7 +203,7 @@ def test_a_sample_that_fails_by_itself_fails_its_request_and_frees_the_rest_of_i
     async def scene() -> None:
         workers = VirtualWorkers(1)
 
-        def picky(samples: Sequence[Sample]) -> list[Any]:
+        def picky(samples: Sequence[Sample], stop: Stop | None) -> list[Any]:
             return [NonFiniteAnswer("NaN.", hint="") if s.values[0] < 0 else s.values[0] for s in samples]
 
         lane = Lane(picky, Bounds(1, 100, 1000, 0.0), Turns(workers))
@@ -338,6 +232,7 @@ def test_lanes_share_the_workers_in_turn() -> None:
     virtual(scene)
 
 
+@settings(deadline=None)
 @given(
     requests=st.lists(
         st.tuples(

@@ -66,7 +66,7 @@ def test_priority_is_a_parameter_of_kserve(gateway: httpx.Client, parameters: di
 def test_the_numbers_of_priorities_are_those_of_triton(
     loaded: Model, parameters: dict[str, Any], priority: str
 ) -> None:
-    assert read_asked({"inputs": [], "parameters": parameters}, loaded, 256).priority == priority
+    assert read_asked({"inputs": [], "parameters": parameters}, loaded, 256).choices["priority"] == priority
 
 
 def test_a_caller_without_a_key_is_known_by_the_address_of_its_machine() -> None:

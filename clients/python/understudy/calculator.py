@@ -40,6 +40,7 @@ class UnderstudyCalculator(Calculator):
         deterministic: bitwise the same answers whoever else asks the gateway; slower where many do.
         model_digest: the weights that must answer, by their digest or at least its first 12 digits.
         forces_std: also ask for the committee's spread of each force component; slower.
+        key: where the gateway asks for one; by default `UNDERSTUDY_KEY`.
 
     Raises:
         OutOfDomain: on calculation, where `on_out_of_domain` is `refuse`.
@@ -62,13 +63,14 @@ class UnderstudyCalculator(Calculator):
         forces_std: bool = False,
         deterministic: bool = False,
         model_digest: str | None = None,
+        key: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not model:
             raise ValueError("UnderstudyCalculator needs a model's name; 'understudy models' lists them.")
         if on_out_of_domain not in get_args(OnOutOfDomain):
             raise ValueError(f"on_out_of_domain is '{on_out_of_domain}'; it may be 'answer', 'flag' or 'refuse'.")
-        self.client = url if isinstance(url, Client) else Client(url)
+        self.client = url if isinstance(url, Client) else Client(url, key=key)
         outputs: Collection[OptionalOutput] = ("atomic_energies", *(("forces_std",) if forces_std else ()))
         self.options: PredictOptions = {
             "outputs": outputs,

@@ -20,7 +20,7 @@ from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
-from understudy.wire import Command, ModelSummary, ModelVersions, PlanAnswer, ReplayReport
+from understudy.wire import ModelSummary, PlanAnswer, ReplayReport
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -47,7 +47,8 @@ class Client:
         url: the gateway's address; by default `UNDERSTUDY_URL`, else http://127.0.0.1:8000.
         timeout_s: seconds that one answer may take; connecting never takes more than 5.
         retries: when to ask again; by default after 429 and 503 as the gateway asks, and after lost connections.
-        headers: sent with every request, such as an `Authorization`.
+        headers: sent with every request.
+        key: where the gateway asks for one; by default `UNDERSTUDY_KEY`.
         transport: another way to the gateway than a socket, such as `understudy.inprocess.InProcess(app)`.
 
     Raises:
@@ -62,6 +63,7 @@ class Client:
         timeout_s: float = 120.0,
         retries: Retries | None = None,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = checked_url(url or default_url())
@@ -69,9 +71,10 @@ class Client:
             "timeout_s": timeout_s,
             "retries": retries,
             "headers": headers,
+            "key": key,
             "transport": transport,
         }
-        self._http = httpx.Client(transport=transport, **_http_settings(self.url, timeout_s, headers))
+        self._http = httpx.Client(transport=transport, **_http_settings(self.url, timeout_s, headers, key))
         self._ask = flows.asker(self.url, retries or Retries())
         self._close = weakref.finalize(self, self._http.close)
 
@@ -86,24 +89,6 @@ class Client:
     def limits(self) -> dict[str, Any]:
         """What the gateway takes at most, as it states it."""
         return self._run(flows.limits(self._ask))
-
-    def versions(self) -> list[ModelVersions]:
-        """Every version that the gateway knows, loaded or not, and the records of the shadows; for operators."""
-        return self._run(flows.versions(self._ask))
-
-    def command(self, model: str, name: Command, version: str | None = None, *, force: bool = False) -> ModelVersions:
-        """Tell the gateway to load, unload, reload, promote, rollback or shadow versions of a model; for operators.
-
-        Args:
-            model: the model's name.
-            name: of the command.
-            version: which one; `load` takes the newest by default, `unload` every one; `shadow` without one ends it.
-            force: promote without a good record as a shadow, or step down.
-
-        Returns:
-            What was done, and how it stands now.
-        """
-        return self._run(flows.command(self.url, model, name, version, force))
 
     def ready(self) -> bool:
         """Whether the gateway says that it can answer now."""
@@ -146,6 +131,7 @@ class Client:
             on_progress: called with (structures done, structures in all) after each part.
             outputs: `forces_std` and `atomic_energies` are computed only when asked for.
             deterministic: each structure is run alone: bitwise the same answer in every company.
+            priority: `bulk` waits for the interactive work of everyone, but for a least share.
             on_out_of_domain: where the model was not trained, `answer` with the verdict, `flag` the prediction too (the
                 default), or `refuse`.
             model_digest: the weights that must answer, by their digest or at least its first 12 digits.
@@ -254,10 +240,11 @@ class AsyncClient:
         timeout_s: float = 120.0,
         retries: Retries | None = None,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = checked_url(url or default_url())
-        self._http = httpx.AsyncClient(transport=transport, **_http_settings(self.url, timeout_s, headers))
+        self._http = httpx.AsyncClient(transport=transport, **_http_settings(self.url, timeout_s, headers, key))
         self._ask = flows.asker(self.url, retries or Retries())
 
     async def models(self) -> list[ModelSummary]:
@@ -271,16 +258,6 @@ class AsyncClient:
     async def limits(self) -> dict[str, Any]:
         """What the gateway takes at most, as it states it."""
         return await self._run(flows.limits(self._ask))
-
-    async def versions(self) -> list[ModelVersions]:
-        """Every version that the gateway knows; see `Client.versions`."""
-        return await self._run(flows.versions(self._ask))
-
-    async def command(
-        self, model: str, name: Command, version: str | None = None, *, force: bool = False
-    ) -> ModelVersions:
-        """Tell the gateway what to do with versions of a model; see `Client.command`."""
-        return await self._run(flows.command(self.url, model, name, version, force))
 
     async def ready(self) -> bool:
         """Whether the gateway says that it can answer now."""
@@ -388,11 +365,17 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _http_settings(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
+def _headers(given: Mapping[str, str] | None, key: str | None) -> dict[str, str]:
+    """What goes with every request; the key that was given, or that of the environment."""
+    key = key or os.environ.get("UNDERSTUDY_KEY")
+    return {"User-Agent": f"understudy-client/{VERSION}", **({"X-API-Key": key} if key else {}), **(given or {})}
+
+
+def _http_settings(url: str, timeout_s: float, headers: Mapping[str, str] | None, key: str | None) -> dict[str, Any]:
     return {
         "base_url": url,
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        "headers": {"User-Agent": f"understudy-client/{VERSION}", **(headers or {})},
+        "headers": _headers(headers, key),
         # A proxy for the outside world must not stand between two programs on one machine.
         "trust_env": httpx.URL(url).host not in _LOOPBACK,
     }

@@ -13,7 +13,7 @@ UnderstudyError                     everything this package raises on purpose: d
     ├── NotAllowed                  401, 403: no key, or not this key
     ├── NotFound                    404: model, version or route
     ├── DigestMismatch              412: another version of the weights than the one pinned
-    ├── TooLarge                    413: over a limit; facts hold limit, got and unit
+    ├── TooLarge                    413, 507: over a limit, or more than the engine's memory
     ├── Busy                        429: queue or budget full
     ├── Unavailable                 503: not ready, draining, engine away
     ├── DeadlineExceeded            504: the deadline passed, or cannot be met
@@ -178,9 +178,9 @@ class DigestMismatch(Refused):
 
 
 class TooLarge(Refused):
-    """Over a limit; facts hold `limit`, `got` and `unit`."""
+    """Over a limit, or more than the engine's memory; facts hold `got`, `unit` and what is known of `limit`."""
 
-    statuses = (413,)
+    statuses = (413, 507)
 
 
 class Busy(Refused):

@@ -3,19 +3,19 @@
 from collections.abc import Collection
 from typing import Any, TypedDict
 
-from understudy.wire import Check, Escalate, OnOutOfDomain, OptionalOutput
+from understudy.wire import Check, Escalate, OnOutOfDomain, OptionalOutput, Priority
 
 
 class PredictOptions(TypedDict, total=False):
     """Arguments of `Client.predict` that go to the gateway; what is left out, or None, is the gateway's default."""
 
     outputs: Collection[OptionalOutput]
-    version: str | None
     deterministic: bool
     on_out_of_domain: OnOutOfDomain
     model_digest: str | None
     check: Check | None
     escalate: Escalate
+    priority: Priority
 
 
 def head_of(options: PredictOptions) -> dict[str, Any]:
