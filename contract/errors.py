@@ -20,7 +20,9 @@ UnderstudyError
     ├── InvalidCard
     ├── DigestMismatch
     ├── NotReproduced
-    └── UnsafeArtefact
+    ├── UnsafeArtefact
+    ├── BrokenGraph
+    └── VersionExists
 """
 
 from typing import Any, ClassVar
@@ -165,3 +167,11 @@ class NotReproduced(RepositoryError):
 
 class UnsafeArtefact(RepositoryError):
     """A file that could reach outside its folder: a link, or ONNX external data."""
+
+
+class BrokenGraph(RepositoryError):
+    """A graph that does not run."""
+
+
+class VersionExists(RepositoryError):
+    """A version is written once: another model needs another number."""

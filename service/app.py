@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -23,15 +24,18 @@ from service.engines import Engine
 from service.followers import Follower
 from service.followers.canary import Canary
 from service.followers.harvester import Harvester
+from service.followers.shadow import Shadows
 from service.followers.teacher import TeacherCheck, every_place, flagged_places
 from service.harvest import Harvest, HarvestUnusable
 from service.lanes import Turns
 from service.learning_metrics import Learning
 from service.metrics import Answers, registry_of
-from service.models import Models, load_models
+from service.models import Models, load_model, load_models
+from service.operator import Operator
 from service.plane import Exchange, Plane
 from service.settings import Settings
 from service.version import VERSION
+from service.version_metrics import VersionMetrics
 from service.workers import ThreadWorkers
 
 
@@ -90,16 +94,22 @@ def create_app(
             engine = open_engine(settings)
             closing.callback(engine.close)
             repository = ModelRepository(settings.model_repo)
-            models = await asyncio.to_thread(load_models, repository, engine, Turns(workers), settings.limits)
+            turns = Turns(workers)
+            models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
             plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
             harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
-            for follower in learners(plane, settings, harvest):
+            shadows = Shadows(plane, settings.shadow)
+            for follower in (*learners(plane, settings, harvest), shadows):
                 plane.followers.add(follower)
-            app.state.metrics = registry_of(answers, lambda: models, canary)
-            app.state.metrics.register(Learning(plane, harvest))
+            metrics = app.state.metrics = registry_of(answers, lambda: models, canary)
+            metrics.register(Learning(plane, harvest))
             async with AsyncExitStack() as opened:
+                opener = partial(load_model, engine=engine, turns=turns, limits=settings.limits)
+                operator = Operator(repository, models, opener, shadows)
+                app.state.operator = await opened.enter_async_context(operator)
+                metrics.register(VersionMetrics(operator))
                 lines = [await opened.enter_async_context(door(plane, settings, answers, access)) for door in doors]
                 app.state.ready = True
                 if on_ready is not None:

@@ -14,9 +14,13 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   └── NoTeacher
 ├── NoKey (401)                    no key, or none that is good here
 ├── Forbidden (403)                not with this key
+├── OperatorOnly (403)             a command that only an operator may give
 ├── UnknownModel (404)             no such model or version
 ├── HeadTooSlow (408)
 ├── BodyTooSlow (408)
+├── Conflict (409)                 a command that cannot be carried out as things stand; nothing has changed
+│   ├── LoadFailed                 a version that must not be served
+│   └── NotPromoted                a version that may not answer those who name none
 ├── OtherDigest (412)              other weights are served than the caller named
 ├── BodyTooLarge (413)
 ├── TooMany (413)                  structures or atoms in one request
@@ -161,6 +165,14 @@ class Forbidden(ServiceError):
     title = "Not allowed"
 
 
+class OperatorOnly(ServiceError):
+    """A command that only an operator may give."""
+
+    code = "operator_only"
+    status = 403
+    title = "Operators only"
+
+
 class UnknownModel(ServiceError):
     """No such model or version."""
 
@@ -183,6 +195,28 @@ class BodyTooSlow(ServiceError):
     code = "body_too_slow"
     status = 408
     title = "Body too slow"
+
+
+class Conflict(ServiceError):
+    """A command that cannot be carried out as things stand; nothing has changed."""
+
+    code = "conflict"
+    status = 409
+    title = "Not possible now"
+
+
+class LoadFailed(Conflict):
+    """A version that must not be served: its files, its graph or its answers are not what they should be."""
+
+    code = "load_failed"
+    title = "Version not loaded"
+
+
+class NotPromoted(Conflict):
+    """A version that may not answer those who name none."""
+
+    code = "not_promoted"
+    title = "Version not promoted"
 
 
 class OtherDigest(ServiceError):

@@ -29,7 +29,7 @@ class Options:
     """What a caller may choose.
 
     Attributes:
-        version: of the model; None for the one that is served.
+        version: of the model that is named; None for the one that is promoted.
         forces_std: also the spread of each force component, which takes the forces of each committee member.
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
         caller: who asks, such as the address of a connection.
@@ -107,11 +107,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exchange:
-    """A request and its answer, as a follower sees them."""
+    """A request and its answer, as a follower sees them.
+
+    Attributes:
+        seconds: that the model took, waiting included.
+    """
 
     structures: Sequence[Structure]
     options: Options
     answer: Answer
+    seconds: float = 0.0
 
 
 class Plane:
@@ -131,8 +136,14 @@ class Plane:
         self.concurrency = concurrency
         self._encoders = encoders
 
-    async def predict(self, name: str, structures: Sequence[Structure], options: Options) -> Answer:
+    async def predict(self, asked: str | Model, structures: Sequence[Structure], options: Options) -> Answer:
         """Energies, forces, stress, spread and verdict of structures.
+
+        Args:
+            asked: a model by its name, or the one that was chosen already: it answers even if meanwhile it is served
+                no more.
+            structures: at least one.
+            options: what the caller chose.
 
         Raises:
             UnknownModel, UnknownOutput, UnsupportedElement, TooLarge, CoincidentAtoms: nothing was run.
@@ -141,18 +152,19 @@ class Plane:
             NoTeacher: the options ask for a teacher that the model does not have, or that is not served.
             OutOfDomain: the verdict on a structure is "out", and the options refuse that.
         """
-        model = self.models.get(name, options.version)
+        model = self.models.get(asked, options.version) if isinstance(asked, str) else asked
         if options.model_digest is not None:
             refuse_other_digest(model, options.model_digest)
         begin = asyncio.get_running_loop().time()
         predictions = await self._run(model, structures, options)
+        seconds = asyncio.get_running_loop().time() - begin
         ledger = self.teachers.ledger(model)
         answer = Answer(model, predictions, options, drifted=ledger.drifted)
         if options.check is not None or options.escalate != "never":
             answer = await self._with_teacher(answer, begin)
         if options.followed:
             ledger.student_s += seconds_of(predictions, model)
-            self.followers.show(Exchange(structures, options, answer))
+            self.followers.show(Exchange(structures, options, answer, seconds))
         if options.on_out_of_domain == "refuse":
             _refuse_out_of_domain(answer)
         return answer
@@ -196,8 +208,9 @@ class Plane:
             places: of the structures in the caller's request, for error messages; by default in this order.
         """
         lane = model.lane(options.forces_std)
-        samples = await self._encode(model, structures, range(len(structures)) if places is None else places)
-        return await lane.submit(samples, self._terms(options))
+        with model:
+            samples = await self._encode(model, structures, range(len(structures)) if places is None else places)
+            return await lane.submit(samples, self._terms(options))
 
     def _timeout_s(self, options: Options) -> float:
         return min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)

@@ -36,6 +36,18 @@ class Limits(BaseModel):
     queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
 
 
+class Demands(BaseModel):
+    """What a version must have shown as a shadow of live traffic before it may be promoted without force."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: int = Field(100, gt=0, description="requests that it has followed")
+    energy_mev_per_atom: float = Field(10.0, gt=0, description="root mean square difference of energies at most")
+    forces_ev_per_angstrom: float = Field(
+        0.1, gt=0, description="root mean square difference of force components at most"
+    )
+
+
 def available_cores() -> int:
     """Cores this process may use: its affinity, and the quota of its container where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -92,6 +104,7 @@ class Settings(BaseSettings):
     )
     harvest_bytes: int = Field(256 * MIB, gt=0, description="size of that folder, at most")
     harvest_structures: int = Field(10_000, gt=0, description="structures in it, at most")
+    shadow: Demands = Demands()
     limits: Limits = Limits()
 
     @property

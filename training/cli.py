@@ -56,14 +56,26 @@ def publish(
     name: Annotated[str, typer.Argument(help="Name of a training run.")],
     runs: RunsOption = Path("runs"),
     model_repo: RepositoryOption = Path("model_repo"),
+    promote: Annotated[bool, typer.Option("--promote", help="Let it answer after the next start or reload.")] = False,
 ) -> None:
-    """Export a trained run, put it through the admission checks, and place it in the model repository."""
+    """Export a trained run, put it through the admission checks, and place it in the model repository.
+
+    The first version of a model is promoted; a later one waits beside it until an operator promotes it.
+    """
     from training.pipelines.admission import candidate_of
     from training.publish import publish as admit
 
+    repository = ModelRepository(model_repo)
     with _plain_errors():
-        folder = admit(candidate_of(runs / name), ModelRepository(model_repo))
-    _say(f"published {name}: {folder}")
+        candidate = candidate_of(runs / name)
+        folder = admit(candidate, repository)
+        version = repository.versions(candidate.name)[-1]
+        if promote:
+            repository.promote(candidate.name, version)
+        promoted = repository.promoted(candidate.name)
+    _say(f"published {candidate.name} version {version}: {folder}")
+    if promoted != version:
+        _say(f"version {promoted} stays promoted; next: understudy models shadow {candidate.name} {version}")
 
 
 def sample(

@@ -21,7 +21,6 @@ from contract.card import (
     Teacher,
     Version,
     checked_card,
-    read_card,
 )
 from contract.errors import InvalidCard
 from contract.graphs import build_graph, collate
@@ -53,14 +52,14 @@ def publish(candidate: Candidate, repository: ModelRepository, version: str | No
     Args:
         candidate: a trained model and what is known of it.
         repository: where it is to be served from.
-        version: default one above the version that is there.
+        version: default one above the highest that is there.
 
     Returns:
         The model's folder in the repository.
 
     Raises:
         Refused: naming each check that failed, what was measured and what is allowed.
-        OutdatedVersion: a version that is not above the one that is served.
+        OutdatedVersion: a version that is not above those that are there.
         InvalidCard: a name, a version or a field of the card that no repository can hold.
     """
     version = _next_version(repository, candidate.name, version)
@@ -92,18 +91,10 @@ def _next_version(repository: ModelRepository, name: str, wanted: str | None) ->
             TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             raise InvalidCard(f"{what} '{value}' cannot be published: {error.errors()[0]['msg']}") from None
-    served = _served_version(repository, name)
-    if wanted is not None and int(wanted) <= served:
-        raise OutdatedVersion(f"{name} is served in version {served}: publish it as {served + 1} or higher")
-    return wanted or str(served + 1)
-
-
-def _served_version(repository: ModelRepository, name: str) -> int:
-    """0 where there is none, or none that can be served; a model whose files are damaged may be published again."""
-    try:
-        return int(read_card(repository.root / name / "card.json").version)
-    except InvalidCard:
-        return 0
+    highest = max(map(int, repository.versions(name)), default=0)
+    if wanted is not None and int(wanted) <= highest:
+        raise OutdatedVersion(f"{name} has a version {highest}: publish it as {highest + 1} or higher")
+    return wanted or str(highest + 1)
 
 
 def _typical(candidate: Candidate) -> Sequence[Structure]:

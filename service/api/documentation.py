@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import fastapi_offline
 import orjson
@@ -14,7 +14,10 @@ from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from understudy.framing import MEDIA_TYPE as BINARY
 from understudy.wire import (
+    Command,
+    CommandIn,
     ModelList,
+    ModelVersions,
     PlanAnswer,
     PlanRequest,
     PredictionAnswer,
@@ -22,6 +25,7 @@ from understudy.wire import (
     Problem,
     ReplayAnswer,
     ReplayRequest,
+    VersionsList,
 )
 
 PAGE: Final = "/docs"
@@ -93,7 +97,7 @@ _REFUSALS: Final = {
     400: "the request cannot be read: framing, JSON, shapes, types, numbers that are not finite",
     401: "a key is needed, and there is none that is good here",
     403: "not with this key",
-    404: "no such model",
+    404: "no such model, or no such version of it",
     412: "other weights are served than model_digest names",
     413: "over a limit, see /v1/limits",
     422: "not physics, or not for this model",
@@ -103,10 +107,12 @@ _REFUSALS: Final = {
 }
 
 
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"description": text, "content": {"application/problem+json": {"schema": _schema("Problem")}}}
-    for status, text in _REFUSALS.items()
-}
+def _problems(texts: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    content = {"application/problem+json": {"schema": _schema("Problem")}}
+    return {status: {"description": text, "content": content} for status, text in texts.items()}
+
+
+_PROBLEMS: Final = _problems(_REFUSALS)
 PREDICT: Final[dict[str, Any]] = {
     "summary": "Energy, forces, stress, committee standard deviation and domain verdict of structures",
     "responses": {
@@ -177,6 +183,33 @@ MODELS: Final[dict[str, Any]] = {
 }
 
 
+_FORBIDDEN: Final = {403: "only for operators"}
+VERSIONS: Final[dict[str, Any]] = {
+    "responses": {
+        200: {"description": "by name", "content": {"application/json": {"schema": _schema("VersionsList")}}},
+        **_problems(_FORBIDDEN),
+    }
+}
+COMMAND: Final[dict[str, Any]] = {
+    "responses": {
+        200: {
+            "description": "how it stands now",
+            "content": {"application/json": {"schema": _schema("ModelVersions")}},
+        },
+        **_problems(
+            _FORBIDDEN
+            | {404: "no such model or version", 409: "it cannot be done as things stand: why; nothing has changed"}
+        ),
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema("CommandIn")}},
+        }
+    },
+}
+
+
 def path_parameters(path: str) -> list[dict[str, Any]]:
     """The names in braces as OpenAPI parameters."""
     return [
@@ -207,6 +240,9 @@ def _schemas() -> dict[str, Any]:
             (ReplayRequest, "validation"),
             (ReplayAnswer, "serialization"),
             (ModelList, "serialization"),
+            (CommandIn, "validation"),
+            (ModelVersions, "serialization"),
+            (VersionsList, "serialization"),
             (Problem, "serialization"),
         ],
         ref_template="#/components/schemas/{model}",
@@ -221,5 +257,7 @@ def _offer_models(document: dict[str, Any], names: list[str]) -> None:
             for parameter in operation.get("parameters", []):
                 if parameter["name"] == "model":
                     parameter["schema"] = {"type": "string", "enum": names}
+                elif parameter["name"] == "command":
+                    parameter["schema"] = {"type": "string", "enum": get_args(Command)}
                 elif parameter["name"] == "version":
                     parameter["schema"] = {"type": "string", "default": "1"}

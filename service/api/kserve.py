@@ -16,7 +16,7 @@ from contract.structures import Structure
 from service.api.framed import teacher_tensors_of, tensors_of
 from service.api.parse import choices_of
 from service.errors import UnknownOutput
-from service.models import MEMBERS, Model
+from service.models import MEMBERS, Model, Models
 from service.plane import Answer, Options
 from service.tenants import Priority, Tenant
 
@@ -90,10 +90,9 @@ class Asked:
         """Whether an output belongs to the answer."""
         return any(tensor.name == name for tensor in self.outputs)
 
-    def options(self, model: Model, caller: Hashable, tenant: Tenant, timeout_s: float | None) -> Options:
+    def options(self, caller: Hashable, tenant: Tenant, timeout_s: float | None) -> Options:
         """What the plane is asked, by whom and until when."""
         return Options(
-            version=model.card.version,
             forces_std=self.wants("forces_std"),
             timeout_s=timeout_s,
             caller=caller,
@@ -111,11 +110,11 @@ def outputs_of(model: Model) -> tuple[Tensor, ...]:
     return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS, *teacher)
 
 
-def metadata_of(model: Model) -> dict[str, Any]:
-    """A model's versions and tensors."""
+def metadata_of(model: Model, models: Models) -> dict[str, Any]:
+    """A model's tensors, and the versions of it that can be asked."""
     return {
         "name": model.card.name,
-        "versions": [model.card.version],
+        "versions": [each.version for each in models.loaded(model.card.name)],
         "platform": PLATFORM,
         "inputs": [tensor.metadata() for tensor in INPUTS],
         "outputs": [tensor.metadata() for tensor in outputs_of(model)],
@@ -133,6 +132,15 @@ def config_of(model: Model) -> dict[str, Any]:
         "input": [tensor.config() for tensor in INPUTS],
         "output": [tensor.config() for tensor in outputs_of(model)],
     }
+
+
+def index_of(models: Models, ready_only: bool) -> list[dict[str, str]]:
+    """Every version that is known, and whether it can be asked, as Triton's repository index lists them."""
+    return [
+        {"name": s.name, "version": s.version, "state": s.state, "reason": s.reason}
+        for s in models.index()
+        if s.state == "READY" or not ready_only
+    ]
 
 
 def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:

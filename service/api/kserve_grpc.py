@@ -22,7 +22,7 @@ from service.api.framed import apart_if_large
 from service.api.grpc_access import tenant_of_call
 from service.api.grpc_refusals import Refusal, refusal_of
 from service.api.grpc_tensors import read_request, refuse_unreadable, write_response
-from service.api.kserve import NAME, config_of, metadata_of, read_asked, refuse_missing
+from service.api.kserve import NAME, config_of, index_of, metadata_of, read_asked, refuse_missing
 from service.api.streams import in_order
 from service.errors import DeadlineExceeded, NotServed, UnknownModel
 from service.metrics import Answers
@@ -85,8 +85,8 @@ class InferenceService:
 
     @_call
     async def ServerReady(self, request: Any, context: Context) -> Any:
-        """Whether every model is loaded and warm: before that nobody listens here."""
-        return pb.ServerReadyResponse(ready=True)
+        """Whether some model is loaded and warm: before that nobody listens here."""
+        return pb.ServerReadyResponse(ready=any(self.plane.models))
 
     @_call
     async def ModelReady(self, request: Any, context: Context) -> Any:
@@ -105,7 +105,7 @@ class InferenceService:
     @_call
     async def ModelMetadata(self, request: Any, context: Context) -> Any:
         """A model's versions and tensors."""
-        return pb.ModelMetadataResponse(**metadata_of(self._model(request)))
+        return pb.ModelMetadataResponse(**metadata_of(self._model(request), self.plane.models))
 
     @_call
     async def ModelConfig(self, request: Any, context: Context) -> Any:
@@ -115,20 +115,17 @@ class InferenceService:
 
     @_call
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
-        """The models that are served."""
+        """Every version that is known, and whether it can be asked."""
         if request.repository_name:
             raise UnknownModel(
                 f"There is no repository '{request.repository_name[:60]}'.", hint="Leave repository_name empty."
             )
-        cards = [model.card for model in self.plane.models]
-        return pb.RepositoryIndexResponse(
-            models=[{"name": card.name, "version": card.version, "state": "READY"} for card in cards]
-        )
+        return pb.RepositoryIndexResponse(models=index_of(self.plane.models, request.ready))
 
     @_call
     async def ModelStatistics(self, request: Any, context: Context) -> Any:
-        """Structures and engine calls of a model, or of all, since the start and over every protocol."""
-        models = [self._model(request)] if request.name else list(self.plane.models)
+        """Structures and engine calls of a version, or of all, since it was loaded and over every protocol."""
+        models = [self._model(request)] if request.name else list(self.plane.models.every())
         return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
 
     @_call
@@ -170,8 +167,8 @@ class InferenceService:
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
-        options = asked.options(model, context.peer(), tenant_of_call(context), timeout_s)
-        return write_response(await self.plane.predict(model.card.name, framed.structures, options), asked)
+        options = asked.options(context.peer(), tenant_of_call(context), timeout_s)
+        return write_response(await self.plane.predict(model, framed.structures, options), asked)
 
     async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:
         """The answer to one message of a stream, or its refusal."""

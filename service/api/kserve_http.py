@@ -10,6 +10,7 @@ from understudy.framing import MEDIA_TYPE as BINARY
 from understudy.receipts import HEADER, short_form
 
 from service.access import tenant_of
+from service.api.body import read_body
 from service.api.framed import read_framed
 from service.api.kserve import (
     NAME,
@@ -17,11 +18,13 @@ from service.api.kserve import (
     answered_parameters,
     answered_tensors,
     config_of,
+    index_of,
     metadata_of,
     read_asked,
     refuse_missing,
 )
 from service.api.leaving import unless_caller_leaves
+from service.api.parse import json_object
 from service.errors import NotReady
 from service.models import Model
 from service.plane import Answer, Plane
@@ -38,9 +41,10 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Whether every model is loaded and warm."""
-    if not getattr(request.app.state, "ready", False):
-        raise NotReady("The gateway is starting or shutting down.", hint="Ask again.", headers={"Retry-After": "1"})
+    """Whether the gateway is started, and some model is loaded and warm."""
+    _refuse_if_not_ready(request)
+    if not any(request.app.state.plane.models):
+        raise NotReady("No model is loaded.", hint="Its operator loads one with: understudy models load NAME.")
     return Response(status_code=200)
 
 
@@ -51,18 +55,27 @@ async def server_metadata(request: Request) -> Response:
 
 async def model_metadata(request: Request) -> Response:
     """A model's versions and tensors."""
-    return _json(metadata_of(_model(request)))
+    return _json(metadata_of(_model(request), request.app.state.plane.models))
 
 
 async def model_ready(request: Request) -> Response:
-    """Whether a model can be asked."""
+    """Whether a version of a model can be asked."""
+    _refuse_if_not_ready(request)
     _model(request)
-    return await ready(request)
+    return Response(status_code=200)
 
 
 async def model_config(request: Request) -> Response:
     """A model as Triton's configuration describes one; load testers ask for it."""
     return _json(config_of(_model(request)))
+
+
+async def repository_index(request: Request) -> Response:
+    """Every version that is known, and whether it can be asked."""
+    plane: Plane = request.app.state.plane
+    body = await read_body(request, plane.limits.json_bytes, plane.limits)
+    ready_only = json_object(body, ("ready", "repository_name")).get("ready", False) if body else False
+    return _json(index_of(plane.models, ready_only is True))
 
 
 async def infer(request: Request) -> Response:
@@ -72,9 +85,14 @@ async def infer(request: Request) -> Response:
     framed = await read_framed(request, plane.limits)
     asked = read_asked(framed.head, model, plane.limits.id_bytes)
     refuse_missing(asked, framed.structures)
-    options = asked.options(model, request.scope.get("client"), tenant_of(request.scope), asked.timeout_s)
-    answer = await unless_caller_leaves(request, plane.predict(model.card.name, framed.structures, options))
+    options = asked.options(request.scope.get("client"), tenant_of(request.scope), asked.timeout_s)
+    answer = await unless_caller_leaves(request, plane.predict(model, framed.structures, options))
     return _response(answer, asked)
+
+
+def _refuse_if_not_ready(request: Request) -> None:
+    if not getattr(request.app.state, "ready", False):
+        raise NotReady("The gateway is starting or shutting down.", hint="Ask again.", headers={"Retry-After": "1"})
 
 
 def _response(answer: Answer, asked: Asked) -> Response:

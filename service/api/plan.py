@@ -32,9 +32,9 @@ def _planned(body: bytes | bytearray, request: Request, plane: Plane) -> dict[st
     name = asked.get("model")
     if not isinstance(name, str):
         raise MissingField("There is no model.", hint="Give the name of one, see GET /v1/models.", field="model")
-    model = plane.models.get(name)
-    items: list[Structure | Size] = [*_items(asked, model, plane.limits)]
     wanted = asked_of(asked, [], request)
+    model = plane.models.get(name, wanted.version)
+    items: list[Structure | Size] = [*_items(asked, model, plane.limits)]
     options = Options(forces_std="forces_std" in wanted.outputs, deterministic=wanted.deterministic)
     planner = Planner(plane.models, plane.limits, plane.concurrency)
     planned = planner.plan(model, items, options)

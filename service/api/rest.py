@@ -14,6 +14,7 @@ from understudy.receipts import HEADER, short_form
 from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
 from service.access import tenant_of
+from service.api.admin import versions_of
 from service.api.body import read_body
 from service.api.framed import apart_if_large, read_framed, teacher_tensors_of, tensors_of
 from service.api.leaving import unless_caller_leaves
@@ -27,7 +28,7 @@ from service.settings import Limits
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
-OPTIONS: Final = ("outputs", "timeout_s", "deterministic", *CHOICES)
+OPTIONS: Final = ("outputs", "version", "timeout_s", "deterministic", *CHOICES)
 _UNITS: Final = {name: unit for name, unit in POTENTIAL_UNITS.items() if name != "virial"}
 
 
@@ -36,6 +37,7 @@ class Asked:
     """A request, whatever the body was."""
 
     structures: list[Structure]
+    version: str | None = None
     outputs: frozenset[str] = frozenset()
     timeout_s: float | None = None
     deterministic: bool = False
@@ -45,10 +47,11 @@ class Asked:
 async def predict(request: Request) -> Response:
     """Energy, forces, stress, committee standard deviation and domain verdict of structures."""
     plane: Plane = request.app.state.plane
-    plane.models.get(request.path_params["model"])  # a wrong name is told before a body is read
+    plane.models.refuse_unknown(request.path_params["model"])  # before a body is read
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     asked = await _reader(media_type)(request, plane.limits)
     options = Options(
+        version=asked.version,
         forces_std="forces_std" in asked.outputs,
         timeout_s=asked.timeout_s,
         caller=request.scope.get("client"),
@@ -71,11 +74,12 @@ async def list_models(request: Request) -> Response:
 
 
 async def show_model(request: Request) -> Response:
-    """The whole card of a model."""
+    """The whole card of a model, how it stands with its versions, and what live traffic shows of it."""
     plane: Plane = request.app.state.plane
-    model = plane.models.get(request.path_params["model"])
+    model = plane.models.get(request.path_params["model"], request.query_params.get("version"))
     said = {"digest": model.stored.digest, "on_live_traffic": {"teacher": plane.teachers.summary(model)}}
-    return json_response({**model.card.model_dump(mode="json"), **said})
+    versions = versions_of(request.app.state.operator, model.card.name)
+    return json_response({**model.card.model_dump(mode="json"), **said, **versions})
 
 
 async def show_limits(request: Request) -> Response:
@@ -154,11 +158,18 @@ def asked_of(said: dict[str, Any], structures: list[Structure], request: Request
     timeout_s = said.get("timeout_s")
     return Asked(
         structures,
+        _version(said.get("version")),
         _outputs(said.get("outputs", [])),
         None if timeout_s is None else _seconds(timeout_s),
         _flag(said.get("deterministic", False), "deterministic"),
         choices_of(said),
     )
+
+
+def _version(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"version is {str(value)[:40]}.", hint='Give a string, such as "2".', field="version")
+    return value
 
 
 def _outputs(names: Any) -> frozenset[str]:

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
-from service.api import documentation, kserve_http, plan, replay, rest
+from service.api import admin, documentation, kserve_http, plan, replay, rest
 from service.api.edge import busy_route
 from service.metrics import exposition
 
@@ -47,6 +47,9 @@ def add_routes(app: FastAPI) -> None:
     _add(app, "GET", "/v1/models", rest.list_models, **documentation.MODELS)
     _add(app, "GET", "/v1/models/{model}", rest.show_model)
     _add(app, "GET", "/v1/limits", rest.show_limits)
+    _add(app, "POST", "/v2/repository/index", kserve_http.repository_index)
+    _add(app, "GET", "/v1/admin/models", admin.list_versions, **documentation.VERSIONS)
+    _add(app, "POST", "/v1/admin/models/{model}/{command}", admin.command, **documentation.COMMAND)
     _add(app, "GET", "/metrics", metrics)
     app.add_api_route("/", to_documentation, include_in_schema=False)
     app.add_api_route(documentation.PAGE, documentation.page, include_in_schema=False)

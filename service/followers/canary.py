@@ -45,7 +45,6 @@ class Canary:
         """Run the structures again, each alone, and compare."""
         model = exchange.answer.model
         options = Options(
-            version=model.card.version,
             forces_std=exchange.options.forces_std,
             caller=exchange.options.caller,  # so that whoever is alone on the gateway still counts as alone
             deterministic=True,
@@ -54,11 +53,9 @@ class Canary:
             priority="bulk",
         )
         try:
-            again = await self._plane.predict(model.card.name, exchange.structures, options)
+            again = await self._plane.predict(model, exchange.structures, options)
         except (QueueFull, DeadlineExceeded):
             return  # a busy gateway says nothing of isolation
-        if again.model is not model:
-            return
         for index, (alone, batched) in enumerate(zip(again.predictions, exchange.answer.predictions, strict=True)):
             self.checked += 1
             if not same(alone, batched):

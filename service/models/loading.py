@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract.card import ModelCard
-from contract.errors import ModelNotFound
+from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError
 from contract.repository import ModelRepository, StoredModel
 from service.engines import Engine, Runner, Stop
+from service.engines.reference import refuse_other_answers
 from service.errors import NonFiniteAnswer, ServiceError
 from service.families.potential import Potential, Prediction, Sample
 from service.lanes import Bounds, Lane, Turns
 from service.models.model import MEAN, MEMBERS, Model
 from service.models.served import Models
+from service.models.warmth import Warm
 from service.receipts import origin_of
 from service.settings import Limits
 
@@ -28,24 +30,40 @@ def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limit
             f"there is no model in {repository.root}; name another folder with --model-repo or UNDERSTUDY_MODEL_REPO, "
             "or publish a model into it"
         )
-    return Models([load_model(repository.load(name), engine, turns, limits) for name in names])
+    for name in names:
+        repository.settle(name)
+    models = Models([load_model(repository.load(name), engine, turns, limits) for name in names])
+    for name in names:
+        models.note_versions(name, repository.versions(name))
+    return models
 
 
 def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits) -> Model:
-    """Open and warm one verified model.
+    """Open one verified model, hold it against its reference answers, and run every usual shape once.
 
     Raises:
-        RepositoryError: a graph cannot be loaded, or does not run.
+        RepositoryError: a graph cannot be loaded, does not run, or gives other answers than it was admitted with.
     """
-    family = Potential.of(stored.card)
-    files = [file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)]
+    family, warm = Potential.of(stored.card), Warm()
     lanes = {}
-    for file in files:
-        runner = engine.open(stored, file)
-        for tensors in family.warm_batches():
-            runner(tensors)
+    for file in (file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)):
+        runner = _ready(stored, file, engine, family, warm)
         lanes[file] = Lane(compute_of(family, runner), _bounds(stored.card, limits, engine), turns)
-    return Model(stored, family, lanes, origin_of(stored, engine))
+    return Model(stored, family, lanes, origin_of(stored, engine), warm)
+
+
+def _ready(stored: StoredModel, file: str, engine: Engine, family: Potential, warm: Warm) -> Runner:
+    runner = engine.open(stored, file)
+    try:
+        refuse_other_answers(stored, file, runner)
+        return warm.warmed(file, runner, family.warm_batches())
+    except UnderstudyError:
+        raise
+    except Exception as error:  # noqa: BLE001 (an engine's errors share no base of their own)
+        raise BrokenGraph(
+            f"model '{stored.card.name}' version {stored.card.version}: {file} does not run: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from None
 
 
 def compute_of(family: Potential, runner: Runner) -> Any:

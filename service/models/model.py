@@ -1,39 +1,72 @@
-"""One served version of a model: its card, its digest, its family and its lanes."""
+"""One loaded version of a model: its card, its digest, its family, its lanes, and who is using it."""
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
 
 from contract.card import ModelCard
 from contract.repository import StoredModel
 from service.errors import UnknownOutput
 from service.families.potential import Potential
 from service.lanes import Lane
+from service.models.warmth import Warm
 
 MEAN: Final = "model.onnx"
 MEMBERS: Final = "model_members.onnx"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Model:
-    """One served version of a model.
+    """One version of a model, from its loading until the last request that uses it has ended.
+
+    `with model:` is a request under way. A model that is no longer served still ends what it has begun; its sessions
+    go with the last reference to it.
 
     Attributes:
         stored: card, folder and digest, verified.
         family: its pure functions.
         lanes: by graph file; the one with the forces of each member is there only if the model has that file.
         origin: the part of a receipt that is the same for every answer of this model.
+        warm: which shapes its graphs have seen.
+        users: requests under way.
     """
 
     stored: StoredModel
     family: Potential
     lanes: dict[str, Lane]
     origin: Mapping[str, Any]
+    warm: Warm = field(default_factory=Warm)
+    users: int = 0
+    _unused: asyncio.Event | None = None
 
     @property
     def card(self) -> ModelCard:
         """The model card."""
         return self.stored.card
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        return self.stored.card.version
+
+    def __enter__(self) -> Self:
+        self.users += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.users -= 1
+        if not self.users and self._unused is not None:
+            self._unused.set()
+
+    async def drained(self) -> None:
+        """Return when no request uses it any more."""
+        while self.users:
+            self._unused = asyncio.Event()
+            await self._unused.wait()
 
     def lane(self, member_forces: bool) -> Lane:
         """The queue for a graph.

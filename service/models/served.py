@@ -1,36 +1,141 @@
-"""What is served: models by name."""
+"""What is served: every loaded version, which of each name answers those who name none, and what is not loaded."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from service.errors import UnknownModel
 from service.models.model import Model
 
+State = Literal["READY", "LOADING", "UNAVAILABLE"]
+NOT_LOADED: Final = "not loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it stands with one version of a model, loaded or not.
+
+    Attributes:
+        reason: why it cannot be asked; empty where it can.
+        promoted: it answers those who name no version.
+        digest: of the loaded weights; empty where none are.
+        users: requests under way.
+    """
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+    promoted: bool = False
+    digest: str = ""
+    users: int = 0
+
 
 class Models:
-    """The models that are served, by name."""
+    """The versions of every model that are loaded. To iterate is to see each model in its promoted version."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        self._by_name = {model.card.name: model for model in models}
+    def __init__(self, promoted: Sequence[Model] = ()) -> None:
+        self._loaded: dict[str, dict[str, Model]] = {}
+        self._promoted: dict[str, str] = {}
+        self._absent: dict[tuple[str, str], tuple[State, str]] = {}
+        for model in promoted:
+            self.put(model)
+            self.promote(model.card.name, model.version)
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(self._by_name.values())
+        return iter([self._loaded[name][version] for name, version in self._promoted.items()])
 
     def get(self, name: str, version: str | None = None) -> Model:
-        """A model, in the version that is served or the one named.
+        """A model, in its promoted version or the one named.
 
         Raises:
             UnknownModel: naming what is served.
         """
-        model = self._by_name.get(name)
-        if model is None:
-            served = list(self._by_name)
+        loaded = self._loaded.get(name)
+        if not loaded:
+            served = list(self._loaded)
             raise UnknownModel(
                 f"No model '{name[:64]}' is served here.", hint=f"There are: {', '.join(served)}.", models=served
             )
-        if version is not None and version != model.card.version:
+        chosen = self._promoted.get(name) if version is None else version
+        if chosen not in loaded:
+            asked = "without naming a version" if chosen is None else f"in version '{chosen[:20]}'"
+            versions = [model.version for model in self.loaded(name)]
             raise UnknownModel(
-                f"Model '{name}' is not served in version '{version[:20]}'.",
-                hint=f"It is served in version {model.card.version}.",
-                versions=[model.card.version],
+                f"Model '{name}' is not served {asked}.",
+                hint=f"It is served in version {', '.join(versions)}.",
+                versions=versions,
             )
+        return loaded[chosen]
+
+    def refuse_unknown(self, name: str) -> None:
+        """Refuse a name of which no version is loaded.
+
+        Raises:
+            UnknownModel: naming what is served.
+        """
+        if name not in self._loaded:
+            self.get(name)
+
+    def promoted(self, name: str) -> Model | None:
+        """The version that answers those who name none, if there is one."""
+        version = self._promoted.get(name)
+        return None if version is None else self._loaded[name][version]
+
+    def loaded(self, name: str) -> list[Model]:
+        """The loaded versions of a model, lowest first."""
+        return sorted(self._loaded.get(name, {}).values(), key=lambda model: int(model.version))
+
+    def every(self) -> Iterator[Model]:
+        """Every loaded version of every model."""
+        for name in self._loaded:
+            yield from self.loaded(name)
+
+    def index(self, name: str | None = None) -> list[Standing]:
+        """How it stands with every version that is known, of one model or of all; lowest first."""
+        standings = [self._ready(model) for model in self.every()]
+        standings += [Standing(n, version, *why) for (n, version), why in self._absent.items()]
+        return sorted((s for s in standings if name in (None, s.name)), key=lambda s: (s.name, int(s.version)))
+
+    def put(self, model: Model) -> Model | None:
+        """Serve a version; the one of that number that was served before, if any, is given back."""
+        versions = self._loaded.setdefault(model.card.name, {})
+        before = versions.get(model.version)
+        versions[model.version] = model
+        self._absent.pop((model.card.name, model.version), None)
+        return before
+
+    def promote(self, name: str, version: str) -> None:
+        """Let a loaded version answer those who name none: from the next request on."""
+        self._promoted[name] = self._loaded[name][version].version
+
+    def take(self, name: str, version: str, reason: str) -> Model:
+        """Serve a version no more; requests that have it already end as they would have."""
+        model = self._loaded[name].pop(version)
+        if self._promoted.get(name) == version:
+            del self._promoted[name]
+        if not self._loaded[name]:
+            del self._loaded[name]
+        self.note_absent(name, version, "UNAVAILABLE", reason)
         return model
+
+    def note_absent(self, name: str, version: str, state: State, reason: str) -> None:
+        """Say of a version that is not loaded why that is so."""
+        if version not in self._loaded.get(name, {}):
+            self._absent[name, version] = (state, reason)
+
+    def forget(self, name: str, version: str) -> None:
+        """Know nothing of a version that is not loaded."""
+        self._absent.pop((name, version), None)
+
+    def note_versions(self, name: str, versions: Sequence[str]) -> None:
+        """Learn which versions lie in the repository; what was known of others that do not any more is forgotten."""
+        for known in [key for key in self._absent if key[0] == name and key[1] not in versions]:
+            del self._absent[known]
+        for version in versions:
+            if (name, version) not in self._absent:
+                self.note_absent(name, version, "UNAVAILABLE", NOT_LOADED)
+
+    def _ready(self, model: Model) -> Standing:
+        promoted = self._promoted.get(model.card.name) == model.version
+        return Standing(model.card.name, model.version, "READY", "", promoted, model.stored.digest, model.users)

@@ -1,6 +1,9 @@
 """Model folders: published in one step, verified file by file, refused when anything could reach outside."""
 
 import os
+import shutil
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from contract.card import (
     checked_card,
     read_card,
 )
-from contract.errors import DigestMismatch, InvalidCard, ModelNotFound, UnsafeArtefact
+from contract.errors import DigestMismatch, InvalidCard, ModelNotFound, UnsafeArtefact, VersionExists
 from contract.repository import ModelRepository, describe_files, model_digest
 from contract.signatures import BUCKETS
 from contract.triton_config import triton_config
@@ -89,14 +92,177 @@ def test_what_is_published_is_loaded_with_its_card_and_digest(repository: ModelR
     assert (repository.root / "toy" / "MODEL_CARD.md").exists()
 
 
-def test_publishing_again_replaces_the_whole_folder_and_leaves_nothing_beside_it(
-    repository: ModelRepository, artefacts: Path
-) -> None:
+def publish_next(repository: ModelRepository, artefacts: Path, version: str) -> None:
+    """Another version with another graph."""
+    folder = artefacts.parent / f"artefacts-{version}"
+    shutil.copytree(artefacts, folder)
+    (folder / "1").rename(folder / version)
+    (folder / version / "model.onnx").write_bytes(f"graph {version}".encode())
+    (folder / "MODEL_CARD.md").write_text(f"# toy {version}\n![parity](parity.svg) [site](https://a.b) [top](#top)\n")
+    (folder / "parity.svg").write_text(f"<svg>{version}</svg>")
+    repository.publish(card_of(folder, version, max_slots=1000 * int(version)), folder)
+
+
+def test_a_version_is_written_once(repository: ModelRepository, artefacts: Path) -> None:
     before = repository.load("toy").digest
     (artefacts / "1" / "model.onnx").write_bytes(b"better graph")
-    repository.publish(card_of(artefacts), artefacts)
-    assert repository.load("toy").digest != before
+    with pytest.raises(VersionExists, match="higher number"):
+        repository.publish(card_of(artefacts), artefacts)
+    assert repository.load("toy").digest == before
     assert [p.name for p in repository.root.iterdir()] == ["toy"]
+
+
+def test_the_next_version_lies_beside_the_promoted_one_which_stays_promoted(
+    repository: ModelRepository, artefacts: Path
+) -> None:
+    publish_next(repository, artefacts, "10")
+    publish_next(repository, artefacts, "9")
+    assert repository.versions("toy") == ["1", "9", "10"]
+    assert (repository.promoted("toy"), repository.load("toy").card.version) == ("1", "1")
+    assert repository.load("toy", "10").file("model.onnx").read_bytes() == b"graph 10"
+    assert (repository.root / "toy" / "MODEL_CARD.md").read_text() == "# toy\n"
+    assert [p.name for p in repository.root.iterdir()] == ["toy"]
+
+
+def test_a_promotion_puts_the_versions_card_and_configuration_on_top(
+    repository: ModelRepository, artefacts: Path
+) -> None:
+    publish_next(repository, artefacts, "2")
+    repository.promote("toy", "2")
+    folder = repository.root / "toy"
+    assert repository.load("toy").card.version == "2"
+    assert read_card(folder / "card.json") == read_card(folder / "2" / "card.json")
+    assert (folder / "config.pbtxt").read_text() == triton_config(repository.load("toy").card)
+    text = (folder / "MODEL_CARD.md").read_text()
+    assert "(2/parity.svg)" in text
+    assert "(https://a.b)" in text
+    assert "(#top)" in text
+    assert (folder / "2" / "parity.svg").exists()
+    assert not (folder / "parity.svg").exists()
+
+
+def test_a_rollback_goes_back_promotion_by_promotion(repository: ModelRepository, artefacts: Path) -> None:
+    assert repository.previous("toy") is None
+    for version in ("2", "3"):
+        publish_next(repository, artefacts, version)
+        repository.promote("toy", version)
+    for version in ("2", "1"):
+        assert repository.previous("toy") == version
+        repository.roll_back("toy")
+        assert repository.promoted("toy") == version
+    with pytest.raises(ModelNotFound, match="before"):
+        repository.roll_back("toy")
+
+
+def test_a_damaged_version_is_not_promoted(repository: ModelRepository, artefacts: Path) -> None:
+    publish_next(repository, artefacts, "2")
+    (repository.root / "toy" / "2" / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(DigestMismatch):
+        repository.promote("toy", "2")
+    assert (repository.promoted("toy"), repository.previous("toy")) == ("1", None)
+
+
+@pytest.mark.parametrize("damage", ["graph", "card on top"])
+def test_the_next_version_is_promoted_where_the_promoted_one_cannot_be_served(
+    repository: ModelRepository, artefacts: Path, damage: str
+) -> None:
+    (repository.root / "toy" / ("1/model.onnx" if damage == "graph" else "card.json")).write_bytes(b"damaged")
+    publish_next(repository, artefacts, "2")
+    assert repository.load("toy").card.version == "2"
+
+
+@pytest.mark.parametrize("version", ["0", "01", "-1", "2", "../1", "1/../1", ""])
+def test_a_version_that_is_none_touches_no_file(repository: ModelRepository, version: str) -> None:
+    if version:
+        with pytest.raises(ModelNotFound, match="there are: 1"):
+            repository.load("toy", version)
+    assert repository.versions("../toy") == []
+
+
+def test_a_card_in_another_versions_folder_is_refused(repository: ModelRepository) -> None:
+    shutil.copytree(repository.root / "toy" / "1", repository.root / "toy" / "2")
+    with pytest.raises(InvalidCard, match="version 1"):
+        repository.load("toy", "2")
+
+
+KILLED_AT_EACH_RENAME = """
+import os, shutil, signal, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from contract.repository import ModelRepository
+from contract.triton_config import triton_config
+from test_repository import card_of, publish_next
+
+root, artefacts = Path({root!r}), Path({artefacts!r})
+(artefacts / "1" / "model_members.onnx").write_bytes(b"members")
+
+def killed_at(n, repository, step):
+    def counted(real):
+        def rename(*arguments):
+            if (left := left_over.pop()) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left_over.append(left - 1)
+            return real(*arguments)
+        return rename
+    left_over = [n]
+    if (child := os.fork()) == 0:
+        os.rename, os.replace = counted(os.rename), counted(os.replace)
+        step(repository)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+def check(repository):
+    stored = repository.load("toy")
+    for version in repository.versions("toy"):
+        repository.load("toy", version)
+    repository.settle("toy")
+    folder = repository.root / "toy"
+    assert (folder / "config.pbtxt").read_text() == triton_config(stored.card)
+    members = (root / "toy-members" / "config.pbtxt").read_text()
+    assert members == triton_config(stored.card, "model_members.onnx")
+    assert (folder / "MODEL_CARD.md").read_text().startswith("# toy" + " 2" * (stored.card.version == "2") + "\\n")
+    assert str(folder / stored.card.version) + "/card.json" in map(str, folder.glob("*/card.json"))
+    return stored.card.version, repository.versions("toy"), repository.previous("toy")
+
+STEPS = {{
+    "publish": lambda repository: publish_next(repository, artefacts, "3"),
+    "promote": lambda repository: repository.promote("toy", "2"),
+    "roll back": lambda repository: repository.roll_back("toy"),
+}}
+BEFORE_AND_AFTER = {{
+    "publish": [("1", ["1", "2"], None), ("1", ["1", "2", "3"], None)],
+    "promote": [("1", ["1", "2"], None), ("2", ["1", "2"], "1")],
+    "roll back": [("2", ["1", "2"], "1"), ("1", ["1", "2"], None)],
+}}
+for name, step in STEPS.items():
+    seen = []
+    for n in range(20):
+        shutil.rmtree(root, ignore_errors=True)
+        for old in artefacts.parent.glob("artefacts-*"):
+            shutil.rmtree(old)
+        repository = ModelRepository(root)
+        repository.publish(card_of(artefacts), artefacts)
+        publish_next(repository, artefacts, "2")
+        if name == "roll back":
+            repository.promote("toy", "2")
+        killed = killed_at(n, repository, step)
+        seen.append(check(repository))
+        assert seen[-1] in BEFORE_AND_AFTER[name], (name, n, seen)
+        if not killed:
+            break
+    assert n >= (1 if name == "publish" else 3), (name, n)
+    assert seen[0] == BEFORE_AND_AFTER[name][0], seen
+    assert seen[-1] == BEFORE_AND_AFTER[name][1], seen
+print("whole")
+"""
+
+
+def test_killed_at_any_rename_the_repository_is_as_before_or_as_after(tmp_path: Path, artefacts: Path) -> None:
+    script = KILLED_AT_EACH_RENAME.format(
+        here=str(Path(__file__).parent), root=str(tmp_path / "models"), artefacts=str(artefacts)
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == "whole", shown.stderr
 
 
 def test_the_digest_changes_with_an_atomic_reference_but_not_with_prose(artefacts: Path) -> None:
@@ -132,10 +298,12 @@ def test_a_hard_link_is_refused(repository: ModelRepository, tmp_path: Path) -> 
         repository.load("toy")
 
 
-@pytest.mark.parametrize("name", ["../toy", "/etc", "", " ", "TOY", "t" * 65, "nothing"])
+@pytest.mark.parametrize("name", ["../toy", "/etc", "", " ", "TOY", "t" * 65, "nothing", "toy\n", "toy\0"])
 def test_a_name_that_is_no_model_touches_no_file(repository: ModelRepository, name: str) -> None:
     with pytest.raises(ModelNotFound):
         repository.load(name)
+    repository.settle(name)
+    assert repository.versions(name) == []
 
 
 def test_a_card_that_lacks_a_field_names_it(repository: ModelRepository) -> None:
@@ -172,17 +340,26 @@ def test_a_changed_graph_of_the_members_is_refused(tmp_path: Path, artefacts: Pa
         models.load("toy")
 
 
-def test_the_companion_follows_the_versions_of_its_model(tmp_path: Path, artefacts: Path) -> None:
-    models, members = ModelRepository(tmp_path / "models"), artefacts / "1" / "model_members.onnx"
-    members.write_bytes(b"members")
+def test_the_companion_holds_the_versions_of_its_model_and_follows_its_promotion(
+    tmp_path: Path, artefacts: Path
+) -> None:
+    models = ModelRepository(tmp_path / "models")
+    (artefacts / "1" / "model_members.onnx").write_bytes(b"members")
     models.publish(card_of(artefacts), artefacts)
-    (artefacts / "1").rename(artefacts / "2")
-    models.publish(card_of(artefacts, "2"), artefacts)
-    assert models.load("toy").file("model_members.onnx").parent.name == "2"
-    assert sorted(p.name for p in (models.root / "toy-members").iterdir()) == ["2", "config.pbtxt"]
-    (artefacts / "2" / "model_members.onnx").unlink()
-    models.publish(card_of(artefacts, "2"), artefacts)
-    assert [p.name for p in models.root.iterdir()] == ["toy"]
+    publish_next(models, artefacts, "2")
+    companion = models.root / "toy-members"
+    assert sorted(p.name for p in companion.iterdir()) == ["1", "2", "config.pbtxt"]
+    models.promote("toy", "2")
+    assert models.load("toy").file("model_members.onnx") == companion / "2" / "model.onnx"
+    assert (companion / "config.pbtxt").read_text() == triton_config(models.load("toy").card, "model_members.onnx")
+
+
+def test_a_companion_may_begin_with_a_later_version(repository: ModelRepository, artefacts: Path) -> None:
+    (artefacts / "1" / "model_members.onnx").write_bytes(b"members")
+    publish_next(repository, artefacts, "2")
+    assert repository.load("toy", "2").has("model_members.onnx")
+    assert not repository.load("toy").has("model_members.onnx")
+    assert (repository.root / "toy-members" / "config.pbtxt").exists()
 
 
 def test_a_name_that_ends_as_a_companion_is_no_name_for_a_model(artefacts: Path) -> None:

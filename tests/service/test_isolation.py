@@ -210,7 +210,7 @@ class OtherAnswers:
         self.answer = answer
         self.shift_ev = shift_ev
 
-    async def predict(self, name: str, structures: Any, options: Options) -> Answer:
+    async def predict(self, asked: Any, structures: Any, options: Options) -> Answer:
         assert options.deterministic
         assert not options.followed
         moved = [replace(p, energy=p.energy + self.shift_ev) for p in self.answer.predictions]

@@ -227,7 +227,7 @@ def card_of(folder: Path, name: str, **changes: Any) -> ModelCard:
         },
         "max_slots": 300_000,
         "checks": [{"name": "none", "measured": 0.0, "bound": 1.0}],
-        "files": [entry.model_dump() for entry in describe_files(folder, "1")],
+        "files": [entry.model_dump() for entry in describe_files(folder, changes.get("version", "1"))],
         "exporter": {"onnx": onnx.__version__},
         "created": date(2026, 1, 1),
         "licence": "BSD-3-Clause",
@@ -242,14 +242,18 @@ def publish_tiny(
     name: str = "tiny",
     member_forces: bool = True,
     amplitudes: tuple[float, ...] = AMPLITUDES,
+    reference: Mapping[str, np.ndarray] | None = None,
     **changes: Any,
 ) -> Path:
-    """Publish the pair potential into a repository; its folder."""
-    artefacts = root.parent / f"artefacts-{name}"
-    (artefacts / "1").mkdir(parents=True)
-    onnx.save(pair_graph(POTENTIAL, amplitudes), artefacts / "1" / "model.onnx")
+    """Publish the pair potential into a repository, with these reference answers if any; its folder."""
+    artefacts = root.parent / f"artefacts-{name}-{changes.get('version', '1')}"
+    version = artefacts / changes.get("version", "1")
+    version.mkdir(parents=True)
+    onnx.save(pair_graph(POTENTIAL, amplitudes), version / "model.onnx")
     if member_forces:
-        onnx.save(pair_graph(POTENTIAL_MEMBERS, amplitudes), artefacts / "1" / "model_members.onnx")
+        onnx.save(pair_graph(POTENTIAL_MEMBERS, amplitudes), version / "model_members.onnx")
+    if reference is not None:
+        np.savez(version / "reference.npz", **reference)
     root.mkdir(exist_ok=True)
     return ModelRepository(root).publish(card_of(artefacts, name, **changes), artefacts)
 

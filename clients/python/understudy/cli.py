@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,11 +15,11 @@ from understudy.choice import choose_model
 from understudy.client import DEFAULT_URL, Client
 from understudy.errors import UnderstudyError
 from understudy.flows import MAX_STRUCTURES_A_CALL
+from understudy.operator import AT_A_TERMINAL, AsJson, Url, console, models
 from understudy.options import PredictOptions
 from understudy.plugins import PluginGroup
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt, read_receipt
-from understudy.retries import Retries
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
 from understudy.wire import Escalate, OnOutOfDomain, OptionalOutput, PredictionHead
@@ -31,13 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_NO_WIDTH: Final = 1000
-_AT_A_TERMINAL: Final = Retries(connections=0)  # a gateway that is not there is news, not a reason to wait
-Url = Annotated[
-    str, typer.Option(envvar="UNDERSTUDY_URL", help="Address of the gateway.", show_default=True, metavar="URL")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the client's version.")] = False) -> None:
@@ -47,17 +40,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the clie
         raise typer.Exit
 
 
-@app.command()
-def models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List the models that the gateway serves."""
-    with Client(url, retries=_AT_A_TERMINAL) as client:
-        served = client.models()
-    if as_json:
-        _print_json({"models": [model.model_dump() for model in served]})
-        return
-    from understudy.tables import models_table
-
-    _console().print(models_table(served) if served else "The gateway serves no models.")
+app.add_typer(models, name="models")
 
 
 @app.command()
@@ -87,7 +70,7 @@ def predict(
     """Energy, forces, committee standard deviation and domain verdict of every structure in a file."""
     frames = read_frames(file)
     structures, _ = as_structures(frames)
-    with Client(url, timeout_s=timeout_s, retries=_AT_A_TERMINAL) as client:
+    with Client(url, timeout_s=timeout_s, retries=AT_A_TERMINAL) as client:
         name = model or _chosen(client, structures)
         with _progress(len(structures)) as advance:
             options = PredictOptions(
@@ -118,7 +101,7 @@ def plan(
 ) -> None:
     """What a prediction would cost, and whether the model was trained for it: status 1 if it does not fit."""
     structures, _ = as_structures(file)
-    with Client(url, retries=_AT_A_TERMINAL) as client:
+    with Client(url, retries=AT_A_TERMINAL) as client:
         name = model or _chosen(client, structures)
         outputs: list[OptionalOutput] = ["forces_std"] if forces_std else []
         planned = client.plan(name, structures, outputs=outputs, deterministic=deterministic)
@@ -127,7 +110,7 @@ def plan(
     else:
         from understudy.tables import plan_text
 
-        _console().print(plan_text(planned))
+        console().print(plan_text(planned))
     raise typer.Exit(not planned.fits)
 
 
@@ -140,14 +123,14 @@ def replay(
 ) -> None:
     """Ask for the answer of a receipt again, and say whether it is the same: status 1 if it is not."""
     kept, results = read_receipt(receipt)
-    with Client(url, retries=_AT_A_TERMINAL) as client:
+    with Client(url, retries=AT_A_TERMINAL) as client:
         report = client.replay(kept, file, results)
     if as_json:
         _print_json(report.model_dump())
     else:
         from understudy.tables import replay_text
 
-        _console().print(replay_text(kept, report))
+        console().print(replay_text(kept, report))
     raise typer.Exit(report.verdict == "different")
 
 
@@ -214,15 +197,10 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, allow_nan=False))
 
 
-def _console() -> Console:
-    """Standard output; a pipe or a file has no width to fit into."""
-    return Console() if sys.stdout.isatty() else Console(width=_NO_WIDTH, soft_wrap=True)
-
-
 def _print_tables(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> None:
     from understudy.tables import predictions_table
 
-    _console().print(predictions_table(structures, predictions))
+    console().print(predictions_table(structures, predictions))
 
 
 def _complain(error: Exception) -> None:

@@ -20,7 +20,7 @@ from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
-from understudy.wire import ModelSummary, PlanAnswer, ReplayReport
+from understudy.wire import Command, ModelSummary, ModelVersions, PlanAnswer, ReplayReport
 
 T = TypeVar("T")
 OnProgress: TypeAlias = Callable[[int, int], None]
@@ -89,6 +89,24 @@ class Client:
     def limits(self) -> dict[str, Any]:
         """What the gateway takes at most, as it states it."""
         return self._run(flows.limits(self._ask))
+
+    def versions(self) -> list[ModelVersions]:
+        """Every version that the gateway knows, loaded or not, and the records of the shadows; for operators."""
+        return self._run(flows.versions(self._ask))
+
+    def command(self, model: str, name: Command, version: str | None = None, *, force: bool = False) -> ModelVersions:
+        """Tell the gateway to load, unload, reload, promote, rollback or shadow versions of a model; for operators.
+
+        Args:
+            model: the model's name.
+            name: of the command.
+            version: which one; `load` takes the newest by default, `unload` every one; `shadow` without one ends it.
+            force: promote without a good record as a shadow, or step down.
+
+        Returns:
+            What was done, and how it stands now.
+        """
+        return self._run(flows.command(self.url, model, name, version, force))
 
     def ready(self) -> bool:
         """Whether the gateway says that it can answer now."""
@@ -258,6 +276,16 @@ class AsyncClient:
     async def limits(self) -> dict[str, Any]:
         """What the gateway takes at most, as it states it."""
         return await self._run(flows.limits(self._ask))
+
+    async def versions(self) -> list[ModelVersions]:
+        """Every version that the gateway knows; see `Client.versions`."""
+        return await self._run(flows.versions(self._ask))
+
+    async def command(
+        self, model: str, name: Command, version: str | None = None, *, force: bool = False
+    ) -> ModelVersions:
+        """Tell the gateway what to do with versions of a model; see `Client.command`."""
+        return await self._run(flows.command(self.url, model, name, version, force))
 
     async def ready(self) -> bool:
         """Whether the gateway says that it can answer now."""

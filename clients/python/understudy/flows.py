@@ -20,7 +20,17 @@ from understudy.predictions import Prediction, part
 from understudy.receipts import Receipt
 from understudy.retries import Retries
 from understudy.structures import Structure, pack, plain
-from understudy.wire import ModelList, ModelSummary, PlanAnswer, ReplayAnswer, ReplayReport
+from understudy.wire import (
+    Command,
+    CommandIn,
+    ModelList,
+    ModelSummary,
+    ModelVersions,
+    PlanAnswer,
+    ReplayAnswer,
+    ReplayReport,
+    VersionsList,
+)
 
 T = TypeVar("T")
 
@@ -90,6 +100,22 @@ def limits(ask: Asker) -> Flow[dict[str, Any]]:
     """`GET /v1/limits`."""
     response = yield from ask(Call("GET", "/v1/limits"))
     return object_of(response)
+
+
+def versions(ask: Asker) -> Flow[list[ModelVersions]]:
+    """`GET /v1/admin/models`."""
+    response = yield from ask(Call("GET", "/v1/admin/models"))
+    return part_of(response, VersionsList).models
+
+
+def command(url: str, model: str, name: Command, version: str | None, force: bool) -> Flow[ModelVersions]:
+    """`POST /v1/admin/models/{model}/{command}`: asked once, for it may have been carried out though no answer came."""
+    body = CommandIn(version=version, force=force).model_dump_json().encode()
+    path = f"/v1/admin/models/{quote(model, safe='')}/{name}"
+    outcome: Outcome = yield Call("POST", path, {"Content-Type": "application/json"}, body)
+    if not isinstance(outcome, httpx.Response):
+        raise unreachable(outcome, url) from outcome
+    return part_of(outcome, ModelVersions)
 
 
 def ready(ask: Asker) -> Flow[bool]:

@@ -10,6 +10,7 @@ class PredictOptions(TypedDict, total=False):
     """Arguments of `Client.predict` that go to the gateway; what is left out, or None, is the gateway's default."""
 
     outputs: Collection[OptionalOutput]
+    version: str | None
     deterministic: bool
     on_out_of_domain: OnOutOfDomain
     model_digest: str | None

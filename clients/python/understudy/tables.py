@@ -13,7 +13,15 @@ from understudy.elements import hill_formula, symbols
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt
 from understudy.structures import Structure
-from understudy.wire import UNITS, DomainVerdict, ModelSummary, PlanAnswer, ReplayReport
+from understudy.wire import (
+    UNITS,
+    DomainVerdict,
+    ModelSummary,
+    ModelVersions,
+    PlanAnswer,
+    ReplayReport,
+    ShadowReport,
+)
 
 MAX_ROWS: Final = 30
 MAX_ATOMS_WITH_FORCES: Final = 30
@@ -37,6 +45,37 @@ def models_table(models: Sequence[ModelSummary]) -> Table:
             model.digest[:12],
         )
     return table
+
+
+def versions_table(model: ModelVersions) -> RenderableType:
+    """One row per version, and below what the shadow shows."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("model", "version", "state", "role", "under way", "digest"):
+        table.add_column(name, overflow="fold")
+    for each in model.versions:
+        state = Text(f"{each.state.lower()}{f' ({each.reason})' if each.reason else ''}")
+        role = Text(_role(model, each.version), "bold")
+        table.add_row(model.model, each.version, state, role, str(each.requests), each.digest[:12])
+    return Group(table, *([_shadow(model.shadow)] if model.shadow else []))
+
+
+def _role(model: ModelVersions, version: str) -> str:
+    if version == model.promoted:
+        return "promoted"
+    return "shadow" if model.shadow and version == model.shadow.version else ""
+
+
+def _shadow(report: ShadowReport) -> Text:
+    ratio = "" if report.latency_ratio is None else f"; its answers took {report.latency_ratio:.2f} times as long"
+    text = Text(
+        f"Shadow {report.version}: {report.requests} requests followed ({report.requests_wanted} wanted), "
+        f"{report.structures} structures compared: {report.energy_rms_mev_per_atom:.3g} meV/atom (largest "
+        f"{report.energy_max_mev_per_atom:.3g}), {report.forces_rms_ev_per_angstrom:.3g} eV/Å (largest "
+        f"{report.forces_max_ev_per_angstrom:.3g}){ratio}"
+    )
+    for reason in report.drift:
+        text.append(f"\n{reason}", "bold red")
+    return text
 
 
 def predictions_table(structures: Sequence[Structure], predictions: Sequence[Prediction]) -> RenderableType:

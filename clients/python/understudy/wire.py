@@ -23,6 +23,7 @@ Escalate = Literal["never", "flagged", "always"]
 Promise = Literal["bitwise", "tolerance"]
 ReplayVerdict = Literal["bitwise", "within_tolerance", "different", "not_compared"]
 Flag = Literal["out_of_domain", "edge_of_domain", "high_std", "teacher_gap"]
+Command = Literal["load", "unload", "reload", "promote", "rollback", "shadow"]
 
 UNITS: Final[Mapping[str, str]] = {
     "positions": "angstrom",
@@ -54,6 +55,7 @@ class PredictRequest(_Part):
 
     structures: list[StructureIn] = Field(min_length=1)
     outputs: list[OptionalOutput] = Field([], description="asked for in addition to energy, forces and stress")
+    version: str | None = Field(None, description="of the model; by default the promoted one")
     timeout_s: float | None = Field(None, gt=0, description="seconds that the answer may take")
     deterministic: bool = Field(
         False, description="run each structure alone, so that its answer is bitwise the same in every company"
@@ -292,6 +294,58 @@ class ModelList(_Part):
     """Answer of `GET /v1/models`."""
 
     models: list[ModelSummary]
+
+
+class CommandIn(_Part):
+    """Body of `POST /v1/admin/models/{model}/{command}`."""
+
+    version: str | None = Field(None, description="of the model; what it is by default depends on the command")
+    force: bool = Field(False, description="promote without a good record, or step down")
+
+
+class VersionState(_Part):
+    """How it stands with one version of a model."""
+
+    version: str
+    state: Literal["READY", "LOADING", "UNAVAILABLE"] = Field(description="whether it can be asked")
+    reason: str = Field("", description="why it cannot")
+    digest: str = Field("", description="SHA-256 of what is loaded")
+    requests: int = Field(0, description="under way")
+
+
+class ShadowReport(_Part):
+    """What is known of a version that follows live traffic; differences are from the promoted version's answers."""
+
+    version: str
+    digest: str = ""
+    requests: int = Field(description="followed")
+    requests_wanted: int = Field(description="before it may be promoted")
+    structures: int = Field(0, description="compared")
+    outside: int = Field(0, description="structures not compared, being out of the promoted version's domain")
+    failed: int = Field(0, description="requests that it gave no answer to")
+    missed: int = Field(0, description="requests not followed because the gateway was busy")
+    energy_rms_mev_per_atom: float = 0.0
+    energy_max_mev_per_atom: float = 0.0
+    forces_rms_ev_per_angstrom: float = 0.0
+    forces_max_ev_per_angstrom: float = 0.0
+    latency_ratio: float | None = Field(None, description="time of its answers over that of the promoted version's")
+    drift: list[str] = Field([], description="how it differs by more than is allowed, one sentence each")
+
+
+class ModelVersions(_Part):
+    """Answer to a command, and one line of `GET /v1/admin/models`."""
+
+    model: str
+    done: str = Field("", description="what the command did")
+    promoted: str | None = Field(None, description="the version that answers those who name none")
+    versions: list[VersionState] = []
+    shadow: ShadowReport | None = None
+
+
+class VersionsList(_Part):
+    """Answer of `GET /v1/admin/models`."""
+
+    models: list[ModelVersions]
 
 
 class Problem(_Part):

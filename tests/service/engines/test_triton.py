@@ -259,7 +259,9 @@ def test_a_server_with_other_weights_under_the_name_is_refused_on_start(tritons:
         ModelFile(path=e.path, sha256=sha256_of(file), bytes=1) if e.path.endswith("npz") else e
         for e in stored.card.files
     ]
-    (tmp_path / STUDENT / "card.json").write_text(stored.card.model_copy(update={"files": files}).model_dump_json())
+    (tmp_path / STUDENT / "1" / "card.json").write_text(
+        stored.card.model_copy(update={"files": files}).model_dump_json()
+    )
     with (
         engine_on(tritons[0]) as engine,
         pytest.raises(NotReproduced, match=rf"Triton at {tritons[0].url}: model '{STUDENT}'.*forces"),
