@@ -27,13 +27,16 @@ from service.followers.harvester import Harvester
 from service.followers.shadow import Shadows
 from service.followers.teacher import TeacherCheck, every_place, flagged_places
 from service.harvest import Harvest, HarvestUnusable
+from service.journal import Journal
 from service.lanes import Turns
 from service.learning_metrics import Learning
+from service.logs import request_log
 from service.metrics import Answers, registry_of
 from service.models import Models, load_model, load_models
 from service.operator import Operator
 from service.plane import Exchange, Plane
 from service.settings import Settings
+from service.tracing import Traces, exporter_of
 from service.version import VERSION
 from service.version_metrics import VersionMetrics
 from service.workers import ThreadWorkers
@@ -84,6 +87,7 @@ def create_app(
     """
     answers: Answers = Counter()
     access = Access.of(settings)
+    journal = Journal()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,19 +95,24 @@ def create_app(
         encoders = ThreadPoolExecutor(settings.workers, "understudy-encoder")
         closing = ExitStack()
         try:
+            if (log := request_log(settings)) is not None:
+                journal.readers.append(log)
+            if (exporter := exporter_of(settings)) is not None:
+                journal.readers.append(traces := Traces(exporter))
+                closing.callback(traces.close)
             engine = open_engine(settings)
             closing.callback(engine.close)
             repository = ModelRepository(settings.model_repo)
             turns = Turns(workers)
             models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
-            plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count)
+            plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count, journal)
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
             harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
             shadows = Shadows(plane, settings.shadow)
             for follower in (*learners(plane, settings, harvest), shadows):
                 plane.followers.add(follower)
-            metrics = app.state.metrics = registry_of(answers, lambda: models, canary)
+            metrics = app.state.metrics = registry_of(answers, lambda: models, canary, journal)
             metrics.register(Learning(plane, harvest))
             async with AsyncExitStack() as opened:
                 opener = partial(load_model, engine=engine, turns=turns, limits=settings.limits)
@@ -137,7 +146,7 @@ def create_app(
         exception_handlers=dict.fromkeys((HTTPException, *REFUSALS), handle_refusal),
     )
     add_routes(app)
-    app.edge = Edge(app.framework, BUSY, settings.hosts(), answers, access)
+    app.edge = Edge(app.framework, BUSY, settings.hosts(), answers, access, journal)
     return app
 
 

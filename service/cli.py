@@ -51,7 +51,9 @@ def run(settings: "Settings") -> int:
     from service.api.heads import bounded_heads
     from service.app import create_app
     from service.doors import grpc_door
+    from service.logs import configure
 
+    configure(settings)
     try:
         app = create_app(settings, on_ready=_announce, doors=[grpc_door])
     except UnderstudyError as error:
@@ -61,6 +63,7 @@ def run(settings: "Settings") -> int:
         app,
         host=settings.host,
         port=settings.port,
+        log_config=None,
         log_level="critical",  # until it is ready: the reason of a failed start is told below, without a traceback
         http=bounded_heads(settings.limits, app.edge.counts),
         ws="none",

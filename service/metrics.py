@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.followers.canary import Canary
+from service.journal import STAGES, Journal
 from service.lanes import Lane
 from service.models import Model
 
@@ -28,8 +29,22 @@ _LANE_COUNTERS = {
 }
 
 
+_HISTOGRAMS = {
+    "neighbour_list_seconds": ("encode_s", "neighbour lists of a request"),
+    "queue_seconds": ("queue_s", "from the lane's door to the first engine call of a request"),
+    "collate_seconds": ("collate_s", "making one batch of the structures of an engine call"),
+    "engine_seconds": ("engine_s", "the graph of an engine call"),
+    "decode_seconds": ("decode_s", "taking the outputs of an engine call apart, verdicts included"),
+    "batch_slots": ("batch_slots", "neighbour slots of an engine call, padding included"),
+    "batch_structures": ("batch_samples", "structures of an engine call"),
+}
+
+
 class _Gateway(Collector):
-    def __init__(self, answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary) -> None:
+    def __init__(
+        self, answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary, journal: Journal
+    ) -> None:
+        self._journal = journal
         self._answers = answers
         self._models = models
         self._canary = canary
@@ -40,6 +55,8 @@ class _Gateway(Collector):
         for (route, method, status), count in self._answers.items():
             answers.add_metric([route, method, str(status)], count)
         yield answers
+        yield from _requests(self._journal)
+        yield _info(self._models())
         yield CounterMetricFamily(
             "understudy_isolation_checks", "structures that were run again alone", value=self._canary.checked
         )
@@ -51,7 +68,16 @@ class _Gateway(Collector):
         lanes = [(model.card.name, file, lane) for model in self._models() for file, lane in model.lanes.items()]
         for name, meaning in _LANE_COUNTERS.items():
             yield _family(CounterMetricFamily, name, meaning, lanes, _count_of(name))
+        for name, (attribute, meaning) in _HISTOGRAMS.items():
+            yield _histogram(name, meaning, lanes, attribute)
         yield _family(GaugeMetricFamily, "waiting", "structures that wait", lanes, lambda lane: lane.waiting)
+        yield _family(
+            GaugeMetricFamily,
+            "oldest_waiting_seconds",
+            "for how long the oldest of them has waited",
+            lanes,
+            lambda lane: lane.waiting_s,
+        )
         yield _family(
             GaugeMetricFamily, "waiting_slots", "neighbour slots that wait", lanes, lambda lane: lane.waiting_slots
         )
@@ -84,14 +110,50 @@ def _family(
     return family
 
 
+def _histogram(name: str, meaning: str, lanes: Iterable[tuple[str, str, Lane]], attribute: str) -> Metric:
+    family = HistogramMetricFamily(f"understudy_{name}", meaning, labels=["model", "graph"])
+    for model, file, lane in lanes:
+        histogram = getattr(lane.meter, attribute)
+        family.add_metric([model, file], buckets=histogram.cumulative(), sum_value=histogram.sum)
+    return family
+
+
+def _requests(journal: Journal) -> Iterator[Metric]:
+    """What became of requests; labels are ours, never a caller's, so that there are only so many."""
+    refusals = CounterMetricFamily("understudy_refusals", "requests refused", labels=["protocol", "code"])
+    for labels, count in journal.refusals.items():
+        refusals.add_metric(labels, count)
+    yield refusals
+    left = CounterMetricFamily(
+        "understudy_cancellations", "requests whose caller left, by how far they had come", labels=["stage"]
+    )
+    for stage in STAGES:
+        left.add_metric([stage], journal.cancellations[stage])
+    yield left
+    slots = CounterMetricFamily("understudy_tenant_slots", "neighbour slots asked for", labels=["tenant"])
+    for tenant, count in journal.tenant_slots.items():
+        slots.add_metric([tenant], count)
+    yield slots
+
+
+def _info(models: Iterable[Model]) -> Metric:
+    labels = ["model", "version", "digest", "engine", "device"]
+    family = GaugeMetricFamily("understudy_model_info", "what is served, and by what", labels=labels)
+    for model in models:
+        family.add_metric([str(model.origin[name]) for name in labels], 1.0)
+    return family
+
+
 def _count_of(name: str) -> Callable[[Lane], float]:
     return lambda lane: float(getattr(lane.counts, name))
 
 
-def registry_of(answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary) -> CollectorRegistry:
+def registry_of(
+    answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary, journal: Journal
+) -> CollectorRegistry:
     """A registry of its own for one gateway, so that two in one process do not meet."""
     registry = CollectorRegistry()
-    registry.register(_Gateway(answers, models, canary))
+    registry.register(_Gateway(answers, models, canary, journal))
     return registry
 
 

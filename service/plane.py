@@ -1,6 +1,7 @@
 """The one way in: every protocol decodes into structures and options, calls `Plane.predict`, and encodes an answer."""
 
 import asyncio
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,9 @@ from service.errors import OtherDigest, OutOfDomain
 from service.families.potential import Prediction, Sample
 from service.flags import flags_of
 from service.followers import Followers
+from service.journal import Journal, current
 from service.lanes import Terms
+from service.meters import Work
 from service.models import Model, Models
 from service.settings import Limits
 from service.teachers import Opinion, Teachers, opinion_of, seconds_of
@@ -126,9 +129,18 @@ class Plane:
         followers: what looks at live traffic after it was answered.
         teachers: who teaches whom, and how far they are apart.
         concurrency: engine calls at once.
+        journal: what is known of each request, whatever its protocol.
     """
 
-    def __init__(self, models: Models, limits: Limits, encoders: ThreadPoolExecutor, concurrency: int = 1) -> None:
+    def __init__(
+        self,
+        models: Models,
+        limits: Limits,
+        encoders: ThreadPoolExecutor,
+        concurrency: int = 1,
+        journal: Journal | None = None,
+    ) -> None:
+        self.journal = Journal() if journal is None else journal
         self.followers: Followers[Exchange] = Followers()
         self.teachers = Teachers(models)
         self.models = models
@@ -208,15 +220,46 @@ class Plane:
             places: of the structures in the caller's request, for error messages; by default in this order.
         """
         lane = model.lane(options.forces_std)
-        with model:
-            samples = await self._encode(model, structures, range(len(structures)) if places is None else places)
-            return await lane.submit(samples, self._terms(options))
+        work = Work(model)
+        self._note(work, structures, options)
+        try:
+            with model:
+                samples = await self._encode(model, structures, range(len(structures)) if places is None else places)
+                work.encoded = (work.encoded[0], time.monotonic())
+                lane.meter.encode_s.observe(work.encoded[1] - work.encoded[0])
+                predictions = await lane.submit(samples, self._terms(options, work))
+        except BaseException:
+            work.ended = time.monotonic()
+            if not work.queued:
+                work.encoded = (work.encoded[0], work.ended)
+            lane.meter.failed(work)
+            raise
+        work.ended = time.monotonic()
+        lane.meter.answered(work)
+        return predictions
+
+    def _note(self, work: Work, structures: Sequence[Structure], options: Options) -> None:
+        """Write work down among what is known of its request; not so what followers ask."""
+        now = time.monotonic()
+        work.encoded = (now, now)
+        if options.followed and (journey := current.get()) is not None:
+            journey.tenant = options.tenant
+            if not journey.works:
+                journey.structures, journey.atoms = len(structures), sum(map(len, structures))
+            journey.works.append(work)
 
     def _timeout_s(self, options: Options) -> float:
         return min(options.timeout_s or self.limits.timeout_s, self.limits.timeout_s)
 
-    def _terms(self, options: Options) -> Terms:
-        return Terms(self._timeout_s(options), options.caller, options.deterministic, options.tenant, options.priority)
+    def _terms(self, options: Options, work: Work) -> Terms:
+        return Terms(
+            self._timeout_s(options),
+            options.caller,
+            options.deterministic,
+            options.tenant,
+            options.priority,
+            work,
+        )
 
     async def _encode(self, model: Model, structures: Sequence[Structure], places: Sequence[int]) -> list[Sample]:
         """Neighbour lists: a few atoms here and now, many on another thread so that nobody else waits."""

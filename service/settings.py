@@ -105,6 +105,16 @@ class Settings(BaseSettings):
     harvest_bytes: int = Field(256 * MIB, gt=0, description="size of that folder, at most")
     harvest_structures: int = Field(10_000, gt=0, description="structures in it, at most")
     shadow: Demands = Demands()
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged; a request is told at info, health checks and pages at debug"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="of log lines on standard output; auto: JSON unless it is a terminal"
+    )
+    log_requests: bool = Field(True, description="a line for each request")
+    otel_endpoint: str | None = Field(
+        None, description="OTLP collector for traces, such as http://localhost:4318; OTEL_EXPORTER_OTLP_ENDPOINT too"
+    )
     limits: Limits = Limits()
 
     @property

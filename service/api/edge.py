@@ -19,6 +19,7 @@ from contract.errors import InvalidInput
 from service.access import Access, admit_http
 from service.api.problems import problem_response
 from service.errors import InvalidHost, NotServed, ServiceError
+from service.journal import Journal, Journey, current
 
 _HOST: Final = re.compile(rb"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}))(:[0-9]{1,5})?$")
 _REQUEST_ID: Final = re.compile(rb"^[A-Za-z0-9._:-]{1,128}$")
@@ -54,6 +55,7 @@ class Edge:
         hosts: lower-case names that `Host` may say; empty for any.
         counts: answers by route, method and status.
         access: lets requests in, or refuses them.
+        journal: is told of every request at its end.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Edge:
         hosts: frozenset[str],
         counts: Counter[tuple[str, str, int]],
         access: Access,
+        journal: Journal,
     ) -> None:
         self.app = app
         self.busy = busy
         self.hosts = hosts
         self.counts = counts
         self.access = access
+        self.journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; the messages of start-up and shut-down pass through."""
@@ -76,7 +80,9 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = scope["request_id"] = request_id_of(_header(scope, b"x-request-id"))
-        status = 0
+        journey = Journey(request_id, "HTTP", _parent(scope) if self.journal.readers else {})
+        current.set(journey)
+        status, code = 0, "ok"
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -93,9 +99,12 @@ class Edge:
             if status:  # half an answer is sent: only the connection's end can tell
                 raise
             log_fault(error, request_id)
-            await problem_response(error, request_id)(scope, receive, send_marked)
+            response, code = problem_response(error, request_id)
+            await response(scope, receive, send_marked)
         finally:
-            self.counts[scope.get("understudy_route") or _route(scope), scope["method"], status] += 1
+            route = scope.get("understudy_route") or _route(scope)
+            self.counts[route, scope["method"], status] += 1
+            self.journal.end(journey, route, status, scope.get("understudy_code", code))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
@@ -119,11 +128,18 @@ class Edge:
 async def handle_refusal(request: Request, error: Exception) -> Response:
     """What the router or one of its routes refuses, in the shape of every other refusal."""
     log_fault(error, request.scope["request_id"])
-    return problem_response(error, request.scope["request_id"])
+    response, request.scope["understudy_code"] = problem_response(error, request.scope["request_id"])
+    return response
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _parent(scope: Scope) -> dict[str, str]:
+    """The trace that the caller's span belongs to (https://www.w3.org/TR/trace-context/)."""
+    names = (b"traceparent", b"tracestate")
+    return {key.decode(): value.decode("latin-1") for key, value in scope["headers"] if key in names}
 
 
 def request_id_of(given: bytes) -> str:

@@ -10,6 +10,7 @@ from service.access import Access, need_of_rpc, tenant_of_peer
 from service.api.edge import request_id_of
 from service.api.grpc_refusals import Refusal, refusal_of
 from service.errors import ServiceError
+from service.journal import Journal, Journey
 from service.metrics import Answers
 from service.tenants import Tenant
 
@@ -22,11 +23,13 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     Args:
         access: the rule.
         counts: answers by route, method and status, for the metrics.
+        journal: is told of every refusal.
     """
 
-    def __init__(self, access: Access, counts: Answers) -> None:
+    def __init__(self, access: Access, counts: Answers, journal: Journal) -> None:
         self._access = access
         self._counts = counts
+        self._journal = journal
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """One call, before it is answered."""
@@ -36,7 +39,9 @@ class Gatekeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             _tenant.set(self._access.admit(need_of_rpc(details.method), authorization, api_key))
         except ServiceError as error:
             self._counts["access", "gRPC", error.status] += 1
-            return _refuse(refusal_of(error, request_id_of(_text(metadata.get("x-request-id")).encode())))
+            journey = Journey(request_id_of(_text(metadata.get("x-request-id")).encode()), "gRPC")
+            self._journal.end(journey, "access", error.status, error.code)
+            return _refuse(refusal_of(error, journey.request_id))
         return await continuation(details)
 
 

@@ -41,7 +41,7 @@ async def start(plane: Plane, counts: Answers, address: str, access: Access) -> 
     Raises:
         PortTaken
     """
-    server = grpc.aio.server(interceptors=[Gatekeeper(access, counts)], options=_options(plane.limits))
+    server = grpc.aio.server(interceptors=[Gatekeeper(access, counts, plane.journal)], options=_options(plane.limits))
     server.add_generic_rpc_handlers((_handlers(InferenceService(plane, counts, plane.limits.stream_idle_s)),))
     try:
         bound = server.add_insecure_port(address)

@@ -4,7 +4,7 @@ The tensors are the domain's: structures in, the gateway builds neighbour lists.
 energies and forces without knowing what a graph is. Source: https://github.com/kserve/open-inference-protocol.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from contract.structures import Structure
 from service.api.framed import teacher_tensors_of, tensors_of
 from service.api.parse import choices_of
 from service.errors import UnknownOutput
+from service.meters import Duration
 from service.models import MEMBERS, Model, Models
 from service.plane import Answer, Options
 from service.tenants import Priority, Tenant
@@ -67,6 +68,7 @@ _TEACHER_OUTPUTS: Final = (
     Tensor("teacher_gap", "FP64", (-1, 3)),
 )
 _TEACHER: Final = frozenset(tensor.name for tensor in _TEACHER_OUTPUTS)
+_DURATIONS: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 _ON_REQUEST: Final = frozenset({"forces_std"})
 
 
@@ -141,6 +143,28 @@ def index_of(models: Models, ready_only: bool) -> list[dict[str, str]]:
         for s in models.index()
         if s.state == "READY" or not ready_only
     ]
+
+
+def statistics_of(model: Model) -> dict[str, Any]:
+    """What a model has done since the start, over every protocol.
+
+    Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md. Counts of
+    durations are requests; a request is charged the whole time of each engine call that it was in.
+    """
+    counts = [lane.counts for lane in model.lanes.values()]
+    meters = [lane.meter for lane in model.lanes.values()]
+    return {
+        "name": model.card.name,
+        "version": model.card.version,
+        "inference_count": sum(count.samples for count in counts),
+        "execution_count": sum(count.batches for count in counts),
+        "inference_stats": {name: _duration(getattr(meter, name) for meter in meters) for name in _DURATIONS},
+    }
+
+
+def _duration(durations: Iterable[Duration]) -> dict[str, int]:
+    known = list(durations)
+    return {"count": sum(d.count for d in known), "ns": round(1e9 * sum(d.seconds for d in known))}
 
 
 def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:

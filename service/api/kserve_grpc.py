@@ -22,9 +22,10 @@ from service.api.framed import apart_if_large
 from service.api.grpc_access import tenant_of_call
 from service.api.grpc_refusals import Refusal, refusal_of
 from service.api.grpc_tensors import read_request, refuse_unreadable, write_response
-from service.api.kserve import NAME, config_of, index_of, metadata_of, read_asked, refuse_missing
+from service.api.kserve import NAME, config_of, index_of, metadata_of, read_asked, refuse_missing, statistics_of
 from service.api.streams import in_order
 from service.errors import DeadlineExceeded, NotServed, UnknownModel
+from service.journal import Journey, current
 from service.metrics import Answers
 from service.models import Model
 from service.plane import Plane
@@ -34,6 +35,7 @@ Context: TypeAlias = grpc.aio.ServicerContext
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 EXTENSIONS: Final = ["model_configuration", "statistics"]
+MESSAGE: Final = SERVICE + "ModelStreamInfer/message"
 AHEAD: Final = 8
 
 
@@ -44,22 +46,23 @@ def _call(method: Callable[[Any, Any, Context], Awaitable[Any]]) -> Callable[[An
 
     @functools.wraps(method)
     async def answer(self: "InferenceService", request: Any, context: Context) -> Any:
-        request_id = _request_id(context)
-        context.set_trailing_metadata((("x-request-id", request_id),))
-        status = 200
+        journey = self.begin(context)
+        context.set_trailing_metadata((("x-request-id", journey.request_id),))
+        status, code = 200, "ok"
         try:
             refuse_unreadable(request)
             return await method(self, request, context)
         except asyncio.CancelledError:
-            status = 499
+            status, code = 499, "caller_left"
             raise
         except Exception as error:  # noqa: BLE001 (the edge: a refusal, or an internal error that is logged)
-            log_fault(error, request_id)
-            refusal = refusal_of(error, request_id)
-            status = refusal.status
+            log_fault(error, journey.request_id)
+            refusal = refusal_of(error, journey.request_id)
+            status, code = refusal.status, refusal.problem["code"]
             await context.abort(refusal.code, refusal.text, refusal.metadata)
         finally:
             self.counts[route, "gRPC", status] += 1
+            self.plane.journal.end(journey, route, status, code)
 
     return answer
 
@@ -77,6 +80,16 @@ class InferenceService:
         self.plane = plane
         self.counts = counts
         self.idle_s = idle_s
+
+    def begin(self, context: Context) -> Journey:
+        """A call, or a message of a stream, begins."""
+        metadata = dict(context.invocation_metadata() or ())
+        given = metadata.get("x-request-id", "")
+        request_id = request_id_of(given.encode() if isinstance(given, str) else given)
+        traced = [name for name in ("traceparent", "tracestate") if name in metadata]
+        journey = Journey(request_id, "gRPC", {name: str(metadata[name]) for name in traced})
+        current.set(journey)
+        return journey
 
     @_call
     async def ServerLive(self, request: Any, context: Context) -> Any:
@@ -124,9 +137,9 @@ class InferenceService:
 
     @_call
     async def ModelStatistics(self, request: Any, context: Context) -> Any:
-        """Structures and engine calls of a version, or of all, since it was loaded and over every protocol."""
+        """Requests, structures, engine calls and their times since it was loaded, of a version or of all."""
         models = [self._model(request)] if request.name else list(self.plane.models.every())
-        return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
+        return pb.ModelStatisticsResponse(model_stats=[pb.ModelStatistics(**statistics_of(model)) for model in models])
 
     @_call
     async def ModelInfer(self, request: Any, context: Context) -> Any:
@@ -136,10 +149,9 @@ class InferenceService:
     @_call
     async def ModelStreamInfer(self, _requests: Any, context: Context) -> None:
         """The same for each message, answered in their order; one that is refused says so, and the stream goes on."""
-        request_id = _request_id(context)
 
         async def answer(request: Any) -> Any:
-            return await self._stream_answer(request, context, request_id)
+            return await self._stream_answer(request, context)
 
         async with aclosing(in_order(_messages(context, self.idle_s), answer, AHEAD)) as answers:
             async for message in answers:
@@ -170,18 +182,23 @@ class InferenceService:
         options = asked.options(context.peer(), tenant_of_call(context), timeout_s)
         return write_response(await self.plane.predict(model, framed.structures, options), asked)
 
-    async def _stream_answer(self, request: Any, context: Context, request_id: str) -> Any:
+    async def _stream_answer(self, request: Any, context: Context) -> Any:
         """The answer to one message of a stream, or its refusal."""
-        status = 200
+        journey, status, code = self.begin(context), 200, "ok"
         try:
             refuse_unreadable(request)
             response = pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
         except Exception as error:  # noqa: BLE001 (the edge, as above)
-            log_fault(error, request_id)
-            refusal = refusal_of(error, request_id)
-            status = refusal.status
+            log_fault(error, journey.request_id)
+            refusal = refusal_of(error, journey.request_id)
+            status, code = refusal.status, refusal.problem["code"]
             response = _stream_refusal(request, refusal)
-        self.counts[SERVICE + "ModelStreamInfer/message", "gRPC", status] += 1
+        except asyncio.CancelledError:
+            status, code = 499, "caller_left"
+            raise
+        finally:
+            self.counts[MESSAGE, "gRPC", status] += 1
+            self.plane.journal.end(journey, MESSAGE, status, code)
         response.infer_response.parameters["triton_final_response"].bool_param = True
         return response
 
@@ -212,16 +229,6 @@ def _stream_refusal(request: Any, refusal: Refusal) -> Any:
     return response
 
 
-def _statistics(model: Model) -> Any:
-    counts = [lane.counts for lane in model.lanes.values()]
-    return pb.ModelStatistics(
-        name=model.card.name,
-        version=model.card.version,
-        inference_count=sum(count.samples for count in counts),
-        execution_count=sum(count.batches for count in counts),
-    )
-
-
 def _earlier(timeout_s: float | None, remaining_s: float | None) -> float | None:
     """The earlier of a parameter and a deadline, in seconds.
 
@@ -232,8 +239,3 @@ def _earlier(timeout_s: float | None, remaining_s: float | None) -> float | None
     if known and min(known) <= 0.0:
         raise DeadlineExceeded("The deadline of the call is over.", hint="Give it more time.", limit=0, unit="s")
     return min(known, default=None)
-
-
-def _request_id(context: Context) -> str:
-    given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
-    return request_id_of(given.encode() if isinstance(given, str) else given)

@@ -22,6 +22,7 @@ from service.api.kserve import (
     metadata_of,
     read_asked,
     refuse_missing,
+    statistics_of,
 )
 from service.api.leaving import unless_caller_leaves
 from service.api.parse import json_object
@@ -31,7 +32,7 @@ from service.plane import Answer, Plane
 from service.receipts import receipt_of
 from service.version import VERSION
 
-EXTENSIONS: Final = ["binary_tensor_data", "model_configuration"]
+EXTENSIONS: Final = ["binary_tensor_data", "model_configuration", "statistics"]
 JSON: Final = "application/json"
 
 
@@ -76,6 +77,13 @@ async def repository_index(request: Request) -> Response:
     body = await read_body(request, plane.limits.json_bytes, plane.limits)
     ready_only = json_object(body, ("ready", "repository_name")).get("ready", False) if body else False
     return _json(index_of(plane.models, ready_only is True))
+
+
+async def model_statistics(request: Request) -> Response:
+    """Requests, structures, engine calls and their times, of a version or of all."""
+    plane: Plane = request.app.state.plane
+    models = [_model(request)] if "model" in request.path_params else list(plane.models.every())
+    return _json({"model_stats": [statistics_of(model) for model in models]})
 
 
 async def infer(request: Request) -> Response:

@@ -20,10 +20,10 @@ _FRAMING_HINT: Final = "GET /docs shows the layout; understudy.framing.encode an
 _STANDARD: Final = {"type", "title", "status", "code", "detail", "hint", "error", "request_id"}
 
 
-def problem_response(error: Exception, request_id: str) -> Response:
-    """The answer to a request that failed."""
+def problem_response(error: Exception, request_id: str) -> tuple[Response, str]:
+    """The answer to a request that failed, and its code."""
     problem, headers = problem_of(error, request_id)
-    return Response(dump_problem(problem), problem["status"], headers, MEDIA_TYPE)
+    return Response(dump_problem(problem), problem["status"], headers, MEDIA_TYPE), problem["code"]
 
 
 def problem_of(error: Exception, request_id: str) -> tuple[dict[str, Any], Mapping[str, str]]:

@@ -34,10 +34,12 @@ class DirectRoute(APIRoute):
 def add_routes(app: FastAPI) -> None:
     """Add `/v1`, `/v2`, `/metrics` and the way to the documentation; the busy ones first."""
     _add(app, "POST", "/v1/predict/{model}", rest.predict, **documentation.PREDICT)
+    _add(app, "GET", "/v2/models/stats", kserve_http.model_statistics)
     for path in _V2_MODEL:
         _add(app, "POST", f"{path}/infer", kserve_http.infer, **documentation.INFER)
         _add(app, "GET", f"{path}/ready", kserve_http.model_ready)
         _add(app, "GET", f"{path}/config", kserve_http.model_config)
+        _add(app, "GET", f"{path}/stats", kserve_http.model_statistics)
         _add(app, "GET", path, kserve_http.model_metadata)
     _add(app, "GET", "/v2/health/live", kserve_http.live)
     _add(app, "GET", "/v2/health/ready", kserve_http.ready)

@@ -176,6 +176,11 @@ class Queue:
         lines = [line for lines in self._lines.values() if (line := lines.get(tenant))]
         return sum(line.count for line in lines), sum(line.slots for line in lines)
 
+    def oldest(self) -> float | None:
+        """When the item that waits longest was submitted, in seconds on the event loop's clock; None if none waits."""
+        lines = [line for lines in self._lines.values() for line in lines.values()]
+        return min((items[0].ticket.since for line in lines for items in line.callers.values()), default=None)
+
     def share_of(self, tenant: Tenant) -> float:
         """The share of the engine that is a tenant's while all that wait go on waiting."""
         weights = {who: who.weight for lines in self._lines.values() for who in lines}

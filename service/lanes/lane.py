@@ -9,6 +9,7 @@ structures is run again alone, so that only the culprit's request fails; when me
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from service.lanes.pace import Pace
 from service.lanes.terms import PADDING, Bounds, Compute, Sample, Terms, cost_of
 from service.lanes.tickets import Batch, Item, Ticket
 from service.lanes.turns import Turns
+from service.meters import Meter
 
 LOOK_AHEAD: Final = 64
 FULL_ENOUGH: Final = 0.9
@@ -62,6 +64,7 @@ class Lane:
     Attributes:
         budget_slots: cost of a batch at present: less than the model's best where memory was short.
         together: whether samples share batches.
+        meter: what it has taken.
     """
 
     def __init__(self, compute: Compute, bounds: Bounds, turns: Turns) -> None:
@@ -69,6 +72,7 @@ class Lane:
         self.budget_slots = bounds.batch_slots
         self.together = bounds.together
         self.counts = Counts()
+        self.meter = Meter()
         self._compute = compute
         self._turns = turns
         self._pace = Pace(bounds)
@@ -86,6 +90,12 @@ class Lane:
         """Their cost."""
         return self._queue.slots
 
+    @property
+    def waiting_s(self) -> float:
+        """For how long the oldest of them has waited."""
+        oldest = self._queue.oldest()
+        return 0.0 if oldest is None else max(0.0, asyncio.get_running_loop().time() - oldest)
+
     async def submit(self, samples: Sequence[Sample], terms: Terms) -> list[Any]:
         """The outcomes of these samples, in order.
 
@@ -100,11 +110,16 @@ class Lane:
             DeadlineExceeded: the time is over, or too short; what had not begun never begins.
             ServiceError: the outcome of a sample.
         """
+        if terms.work is not None:
+            terms.work.queued, terms.work.slots = (
+                time.monotonic(),
+                sum(sample.rows * sample.width for sample in samples),
+            )
         self._refuse_spent(terms)
         if (
             self._turns.idle_for(terms.caller)
             and self._is_short(samples)
-            and (outcomes := self._run_here(samples, terms.alone))
+            and (outcomes := self._run_here(samples, terms))
         ):
             self._spend(terms, samples)
             return outcomes
@@ -139,6 +154,10 @@ class Lane:
             return False
         samples = [item.sample for item in items]
         self._count(samples)
+        begun = time.monotonic()
+        for work in (item.ticket.terms.work for item in items):
+            if work is not None:
+                work.begin(begun)
         batch = Batch(items, cost_of(samples), asyncio.get_running_loop().time())
         self._running.add(batch)
         self._turns.workers.start(lambda: self._run(batch), lambda *outcome: self._finish(batch, *outcome))
@@ -152,21 +171,25 @@ class Lane:
         slots = cost_of(samples)
         return slots <= self.budget_slots and 0.0 < slots * self.bounds.seconds_per_slot <= SHORT_S
 
-    def _run_here(self, samples: Sequence[Sample], alone: bool) -> list[Any] | None:
+    def _run_here(self, samples: Sequence[Sample], terms: Terms) -> list[Any] | None:
         """Run a short batch of a lone caller on the event loop; None if it fails.
 
         Two changes of thread would cost this caller more than the wait would somebody who happens to come just now.
         What fails here goes the usual way, on which it fails for the culprit alone.
         """
-        batches = [samples] if self.together and not alone else [[sample] for sample in samples]
+        batches = [samples] if self.together and not terms.alone else [[sample] for sample in samples]
+        if terms.work is not None:
+            terms.work.begin(terms.work.queued)
         try:
-            outcomes = [outcome for batch in batches for outcome in self._compute(batch, None)]
+            answers = [self._compute(batch, None) for batch in batches]
         except Exception:  # noqa: BLE001 (whatever it is, the queue's way of judging it is the one way)
             return None
+        outcomes = [outcome for answer in answers for outcome in answer]
         if len(outcomes) != len(samples) or any(isinstance(outcome, ServiceError) for outcome in outcomes):
             return None
-        for batch in batches:
+        for batch, answer in zip(batches, answers, strict=True):
             self._count(batch)
+            self.meter.called(answer, cost_of(batch), [terms.work])
         return outcomes
 
     def _count(self, samples: Sequence[Sample]) -> None:
@@ -268,6 +291,7 @@ class Lane:
         if error is None and outcomes is not None and len(outcomes) == len(items):
             if items:
                 self._pace.saw(batch.slots, asyncio.get_running_loop().time() - batch.begun)
+                self.meter.called(outcomes, batch.slots, [item.ticket.terms.work for item in items])
             for item, outcome in zip(items, outcomes, strict=True):
                 item.put(outcome)
         elif error is not None and is_out_of_memory(error):

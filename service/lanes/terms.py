@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from service.engines import Stop
+from service.meters import Work
 from service.tenants import NOBODY, Priority, Tenant
 
 PADDING: Final = 1.3
@@ -58,6 +59,7 @@ class Terms:
         alone: each sample is run in a batch of its own, so that its answer is bitwise the same in every company.
         tenant: who shares the gateway with others.
         priority: bulk work waits for interactive work, but for a least share.
+        work: is told what was done for the request, and when.
     """
 
     timeout_s: float
@@ -65,6 +67,7 @@ class Terms:
     alone: bool = False
     tenant: Tenant = NOBODY
     priority: Priority = "interactive"
+    work: Work | None = None
 
 
 def cost_of(samples: Sequence[Sample]) -> int:

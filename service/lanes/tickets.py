@@ -23,6 +23,11 @@ class Ticket:
     terms: Terms
     deadline: float
 
+    @property
+    def since(self) -> float:
+        """When it was submitted, on the same clock."""
+        return self.deadline - self.terms.timeout_s
+
 
 @dataclass(slots=True, eq=False)
 class Item:

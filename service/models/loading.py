@@ -1,5 +1,6 @@
 """From a folder to a model that answers: verified, opened and warm."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from service.engines.reference import refuse_other_answers
 from service.errors import NonFiniteAnswer, ServiceError
 from service.families.potential import Potential, Prediction, Sample
 from service.lanes import Bounds, Lane, Turns
+from service.meters import Outcomes, Stamps
 from service.models.model import MEAN, MEMBERS, Model
 from service.models.served import Models
 from service.models.warmth import Warm
@@ -70,13 +72,18 @@ def compute_of(family: Potential, runner: Runner) -> Any:
     """What a lane runs on a worker: collate, engine, split, decode."""
 
     def compute(samples: Sequence[Sample], stop: Stop | None = None) -> Sequence[Prediction | ServiceError]:
+        begun = time.monotonic()
+        tensors = family.collate(samples)
+        collated = time.monotonic()
         try:
-            outputs = runner(family.collate(samples), stop)
+            outputs = runner(tensors, stop)
         except ServiceError as error:  # nobody's structure is at fault: none is run again
             return [error] * len(samples)
+        ran = time.monotonic()
         try:
             parts = family.split(outputs, samples)
-            return [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]
+            predictions = [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]
+            return Outcomes(predictions, Stamps(begun, collated, ran, time.monotonic()))
         except NonFiniteAnswer as error:
             if len(samples) > 1:  # the lane runs each alone, so that what one structure broke is no other's fault
                 raise

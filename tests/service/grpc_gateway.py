@@ -25,6 +25,7 @@ from service.access import Access
 from service.api.grpc_server import start
 from service.app import Started, create_app
 from service.doors import grpc_door
+from service.journal import Journal
 from service.lanes import Lane, Turns
 from service.models import MEAN, load_models
 from service.plane import Plane
@@ -107,6 +108,7 @@ class Gated:
     engine: GatedEngine
     lane: Lane
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    journal: Journal = field(default_factory=Journal)
 
     def close_gate(self) -> None:
         self.engine.close()
@@ -123,8 +125,10 @@ async def gated(repository: Path, **limits: Any) -> AsyncIterator[Gated]:
         bounds = Limits(**limits)
         models = load_models(ModelRepository(repository), engine, Turns(workers), bounds)
         counts: Counter[tuple[str, str, int]] = Counter()
-        server, port = await start(Plane(models, bounds, encoders), counts, "127.0.0.1:0", Access(None))
-        here = Gated(f"127.0.0.1:{port}", engine, models.get("tiny").lanes[MEAN], counts)
+        journal = Journal()
+        plane = Plane(models, bounds, encoders, journal=journal)
+        server, port = await start(plane, counts, "127.0.0.1:0", Access(None))
+        here = Gated(f"127.0.0.1:{port}", engine, models.get("tiny").lanes[MEAN], counts, journal)
         here.close_gate()
         try:
             yield here

@@ -143,7 +143,7 @@ def test_a_caller_who_cannot_wait_is_told_so(port: int) -> None:
 
 
 def test_the_page_of_the_documentation_offers_requests_that_work(port: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         assert client.get("/").headers["location"] == "/docs"
         assert client.get("/docs").status_code == 200
         document = client.get("/openapi.json").json()

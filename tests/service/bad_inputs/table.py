@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 for _folder in (Path(__file__).parent, Path(__file__).parents[1]):
-    sys.path.insert(0, str(_folder))
+    sys.path.append(str(_folder))
 
 from cases import ANSWERED, BAD_TENSORS, STRUCTURES, Refused, Tensors  # noqa: E402
 
