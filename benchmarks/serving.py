@@ -12,6 +12,7 @@ named in the record and left out.
 import asyncio
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -365,12 +366,13 @@ def _http(path: str, body: bytes, kind: str, extra: str = "") -> bytes:
 def _server(command: list[str], port: int, ready: str, **variables: str) -> Iterator[None]:
     """A server as a child process, ended on leaving."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             asyncio.run(_wait(process, port, ready))
             yield
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # with the workers that some servers leave behind
 
 
 async def _wait(process: "subprocess.Popen[bytes]", port: int, path: str, seconds: float = 60.0) -> None:
