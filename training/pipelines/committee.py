@@ -1,7 +1,8 @@
 """A committee of HIP-NN potentials from energies, and from forces where the data have them.
 
 references <- least squares of energies on composition (training part)
-member m   <- minimise RMSE + MAE over the training part without its own fold, all members in one network
+member m   <- minimise RMSE + MAE over the training part without its own fold; all members in one network, or with
+              forces one after another
 keep the averaged weights of the epoch with the lowest validation error
 """
 
@@ -19,7 +20,8 @@ from training.evaluation import predict_energies, predict_forces, save_predictio
 from training.fit import FitConfig, Validation, fit
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
-from training.objectives.losses import ObjectiveFunction, energy_objective
+from training.objectives.losses import energy_objective
+from training.pipelines.members import cpu_seconds, train_apart
 from training.pipelines.preparation import Prepared, SplitConfig, member_weights, prepare
 from training.record import run_record
 
@@ -46,13 +48,16 @@ def train_committee(config: CommitteeConfig, folder: Path) -> Run:
     prepared = prepare(config.data, config.split)
     train = _training_graphs(config, prepared)
     valid = prepared.graphs("valid", config.network.cutoff_angstrom)
-    torch.manual_seed(config.fit.seed)
-    network = HipNN(config.network)
-    objective: ObjectiveFunction = config.forces or energy_objective
-    history = fit(
-        network, objective, train, validation(valid, config), config.fit, folder, title=f"training {config.name}"
-    )
-    run = Run(network.cpu(), prepared.references, run_record(config, prepared, history))
+    value = validation(valid, config)
+    title = f"training {config.name}"
+    if config.forces is not None:
+        network, history = train_apart(config.network, config.forces, train, value, config.fit, folder, title)
+    else:
+        torch.manual_seed(config.fit.seed)
+        network = HipNN(config.network)
+        history = fit(network, energy_objective, train, value, config.fit, folder, title=title)
+    record = run_record(config, prepared, history) | {"cpu_seconds": cpu_seconds(history)}
+    run = Run(network.cpu(), prepared.references, record)
     save_run(folder, run)
     save_predictions(folder, run.network, prepared)
     return run

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import atomic_masses
 from ase.io import write
@@ -31,10 +30,10 @@ from training.active.store import Arrays, Sample, Store
 from training.batches import LabelledGraphs
 from training.calculator import NetworkCommittee
 from training.evaluation import predict_forces
-from training.fit import FitConfig, fit
+from training.fit import FitConfig
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
-from training.pipelines.distillation import fix_sensitivities, stack
+from training.pipelines.members import train_apart
 from training.pipelines.preparation import member_weights
 from training.sampling.disordered import G_PER_CM3, disordered_cell
 from training.sampling.replicas import Course, Dynamics, Ended, Limits, Start, explore
@@ -130,22 +129,11 @@ class Metal:
         weight = member_weights(np.zeros(len(rest)), members, None, folds=members, seed=config.fit.seed)
         train = self._graphs(rest, references)
         valid = self._graphs(chosen, references)
-        trained = [
-            self._member(m, replace(train, weight=weight[:, m : m + 1]), valid, generation, folder)
-            for m in range(members)
-        ]
-        return Fitted(stack(trained), references, valid)
-
-    def _member(self, m: int, train: LabelledGraphs, valid: LabelledGraphs, generation: int, folder: Path) -> HipNN:
-        """One member, from its own seed, with the sensitivities that all share."""
-        config = self._config
-        torch.manual_seed(config.fit.seed + 1000 * generation + m)
-        network = HipNN(config.network.model_copy(update={"members": 1}))
-        fix_sensitivities(network)
-        how = config.fit.model_copy(update={"seed": config.fit.seed + m})
-        title = f"{config.name}: fit {generation}, member {m + 1} of {config.network.members}"
-        fit(network, config.forces, train, _validation(valid), how, folder / f"member-{m}", title=title)
-        return network.cpu()
+        how = config.fit.model_copy(update={"seed": config.fit.seed + 1000 * generation})
+        title = f"{config.name}: fit {generation}"
+        train = replace(train, weight=weight)
+        network, _ = train_apart(config.network, config.forces, train, _validation(valid), how, folder, title)
+        return Fitted(network, references, valid)
 
     def explore(self, model: Fitted, seed: int, store: Store) -> Wave:
         """Trajectories side by side, each until the committee disagrees."""
