@@ -56,6 +56,9 @@ class Tenant:
     weight: float = field(default=1.0, compare=False)
     budget: Budget | None = field(default=None, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # a string remembers its own; many look-ups a request
+
 
 NOBODY: Final = Tenant("nobody by name")
 

@@ -234,7 +234,12 @@ class Lane:
             TooMany: it would not fit into an empty queue.
             QueueFull: it does not fit now.
         """
-        slots, ours = sum(item.cost for item in items), self._queue.of(terms.tenant)
+        slots = sum(item.cost for item in items)
+        if 2 * (self.waiting + len(items)) <= self.bounds.queued and (
+            2 * (self.waiting_slots + slots) <= self.bounds.queued_slots
+        ):
+            return  # half of the room is free: whoever has the rest
+        ours = self._queue.of(terms.tenant)
         for got, waiting, own, limit, unit in (
             (len(items), self.waiting, ours[0], self.bounds.queued, "structures"),
             (slots, self.waiting_slots, ours[1], self.bounds.queued_slots, "neighbour slots"),
