@@ -225,8 +225,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
-        _offer_models(document, [model.card.name for model in app.state.plane.models])
         app.openapi_schema = orjson.loads(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
+        _offer_models(app.openapi_schema, [model.card.name for model in app.state.plane.models])
     return app.openapi_schema
 
 
@@ -252,8 +252,13 @@ def _schemas() -> dict[str, Any]:
 
 
 def _offer_models(document: dict[str, Any], names: list[str]) -> None:
+    """Let the reader choose among the models that there are, and let the examples ask one of them."""
     for path in document["paths"].values():
         for operation in path.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                for example in content.get("examples", {}).values():
+                    if "model" in example["value"]:
+                        example["value"]["model"] = names[0]
             for parameter in operation.get("parameters", []):
                 if parameter["name"] == "model":
                     parameter["schema"] = {"type": "string", "enum": names}

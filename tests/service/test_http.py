@@ -159,7 +159,7 @@ def test_the_page_of_the_documentation_offers_requests_that_work(port: int) -> N
                     answer = call(client)
                     assert answer.status_code == 200, answer.text
                     asked += 1
-        assert asked == 5
+        assert asked == 7
         models = document["paths"]["/v1/predict/{model}"]["post"]["parameters"][0]["schema"]["enum"]
         assert models == ["anything", "tiny"]
         missing = [r for r in _references(document) if r.rpartition("/")[2] not in document["components"]["schemas"]]
