@@ -102,7 +102,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Submission:
     )
     write_reference(onnx_engine(folder / EVERYDAY), _reference_inputs(candidate), folder / "reference.npz")
     curve = batching_curve(folder / EVERYDAY, test.structures[:2], CUTOFF)
-    card = _card(candidate, "1", root, curve, inspect_files(folder))
+    card = _card(candidate, "1", root, curve, inspect_files(folder), None)
     return Submission.of(card, folder, copy.deepcopy(network), test)
 
 
