@@ -40,6 +40,24 @@ class DataSource(_Part):
     notes: str = ""
 
 
+class Detection(_Part):
+    """How well a kind of structure that the training data do not hold is told from held-out frames that they do."""
+
+    kind: str
+    auroc: float = Field(ge=0, le=1, description="by the largest distance of an atom's surroundings; 0.5 is chance")
+    flagged: float = Field(ge=0, le=1, description="share with the verdict edge or out")
+    count: int = Field(gt=0, description="structures of the kind")
+
+
+class Surroundings(_Part):
+    """The atomic environments of the training data, see contract/environments.py."""
+
+    centres: int = Field(gt=0, description="training environments kept of each element")
+    out_beyond: float = Field(gt=1, description="distance above which an answer is out; from 1 on it is at the edge")
+    held_out_flagged: float = Field(ge=0, le=1, description="share of held-out frames with the verdict edge or out")
+    detection: list[Detection] = Field(default_factory=list)
+
+
 class Domain(_Part):
     """What the model was trained on; outside it an answer is flagged."""
 
@@ -51,12 +69,9 @@ class Domain(_Part):
     min_distance_angstrom: dict[str, float] = Field(
         default_factory=dict, description="smallest distance in training by sorted pair of elements, such as C-H"
     )
-    energy_std_in_ev: float | None = Field(
-        None, description="committee std, not calibrated, below which an answer is in the domain"
-    )
-    energy_std_out_ev: float | None = Field(
-        None, description="committee std, not calibrated, above which an answer is out of it"
-    )
+    energy_std_in_ev: float | None = Field(None, description="energy_std below which an answer is in the domain")
+    energy_std_out_ev: float | None = Field(None, description="energy_std above which an answer is out of it")
+    surroundings: Surroundings | None = None
     periodic: bool = Field(description="trained on periodic structures")
     description: str
 
@@ -90,11 +105,24 @@ class Comparison(_Part):
 
 
 class Coverage(_Part):
-    """How often the truth lies within an interval of the calibrated energy_std around the answer."""
+    """How often the truth lies within an interval of the calibrated standard deviation around the answer."""
 
-    nominal: float = Field(gt=0, lt=1, description="for normally distributed errors")
+    nominal: float = Field(gt=0, lt=1, description="what the interval is to hold")
     observed: float = Field(ge=0, le=1)
-    count: int = Field(gt=0, description="structures it was taken over")
+    count: int = Field(gt=0, description="numbers it was taken over")
+
+
+class Calibration(_Part):
+    """How the members' spread of one quantity becomes a standard deviation of the size of its error."""
+
+    scale: float = Field(
+        ge=0, description="times the members' sample standard deviation: one calibrated standard deviation holds 68 %"
+    )
+    half_width_95: float = Field(gt=0, description="calibrated standard deviations that hold 95 %")
+    against: str = Field(description="what the answers were compared with")
+    fitted_to: int = Field(gt=0, description="numbers the scale was fitted to; no weight was")
+    coverage: list[Coverage] = Field(description="on data that neither the weights nor the scale have seen")
+    rank_correlation: float | None = Field(None, description="Spearman's, of the spread with the size of the error")
 
 
 class Committee(_Part):
@@ -102,9 +130,20 @@ class Committee(_Part):
 
     members: int = Field(ge=1)
     ddof: Literal[1] = 1
-    energy_calibration: float | None = Field(None, description="multiply energy_std by this to match held-out errors")
-    coverage: list[Coverage] = Field(default_factory=list, description="on data the calibration did not see")
-    rank_correlation: float | None = Field(None, description="Spearman's, of energy_std with the size of the error")
+    energy: Calibration | None = None
+    forces: Calibration | None = Field(
+        None, description="of each component; null where no forces were held out: then the scale of the energy is used"
+    )
+
+    @property
+    def energy_scale(self) -> float:
+        """What turns the members' spread of the energy into a standard deviation; 1 where it was not calibrated."""
+        return 1.0 if self.energy is None else self.energy.scale
+
+    @property
+    def force_scale(self) -> float:
+        """The same for forces and stress, which are derivatives of the energy."""
+        return self.energy_scale if self.forces is None else self.forces.scale
 
 
 class TeacherGap(_Part):

@@ -51,10 +51,13 @@ _POTENTIAL_OUTPUTS: Final = (
     TensorSpec("atomic_energy", "float32", ("M", "N"), "eV, without the atomic references"),
 )
 
-_MEMBER_FORCES: Final = TensorSpec("member_forces", "float32", ("M", "N", 3), "eV/angstrom, of each member")
+_MEMBER_OUTPUTS: Final = (
+    TensorSpec("member_forces", "float32", ("M", "N", 3), "eV/angstrom, of each member"),
+    TensorSpec("member_virial", "float32", ("M", "B", 3, 3), "eV, of each member"),
+)
 
 POTENTIAL: Final = Signature(_POTENTIAL_INPUTS, _POTENTIAL_OUTPUTS)
-POTENTIAL_MEMBERS: Final = Signature(_POTENTIAL_INPUTS, (*_POTENTIAL_OUTPUTS, _MEMBER_FORCES))
+POTENTIAL_MEMBERS: Final = Signature(_POTENTIAL_INPUTS, (*_POTENTIAL_OUTPUTS, *_MEMBER_OUTPUTS))
 
 GRAPHS: Final[dict[str, dict[str, Signature]]] = {
     "potential": {"model.onnx": POTENTIAL, "model_members.onnx": POTENTIAL_MEMBERS},

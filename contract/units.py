@@ -21,11 +21,14 @@ POTENTIAL_UNITS: Final[dict[str, str]] = {
     "forces_std": "eV/angstrom",
     "virial": "eV",
     "stress": "eV/angstrom^3",
+    "stress_std": "eV/angstrom^3",
 }
 
 POTENTIAL_SIGNS: Final[dict[str, str]] = {
     "forces": "-dE/dr of the committee mean",
     "virial": "dE/dstrain of the committee mean",
     "stress": "virial / |det cell|, tensile positive, Voigt order xx yy zz yz xz xy",
-    "energy_std": "sample standard deviation over members, ddof = 1",
+    "energy_std": "sample standard deviation over members, ddof = 1, times the scale of the card",
+    "forces_std": "the same for each component",
+    "stress_std": "the same for each component",
 }

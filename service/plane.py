@@ -24,7 +24,8 @@ from service.teachers import Opinion, Teachers, opinion_of, seconds_of
 from service.tenants import NOBODY, Priority, Tenant
 
 INLINE_ATOMS: Final = 300
-OPTIONAL_OUTPUTS: Final = ("forces_std", "atomic_energies")
+OPTIONAL_OUTPUTS: Final = ("forces_std", "stress_std", "atomic_energies")
+MEMBER_OUTPUTS: Final = frozenset({"forces_std", "stress_std"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Options:
 
     Attributes:
         version: of the model that is named; None for the one that is promoted.
-        forces_std: also the spread of each force component, which takes the forces of each committee member.
+        forces_std: run the graph with forces and virial of each member, which forces_std and stress_std take.
         timeout_s: seconds the answer may take; the gateway's own limit holds too.
         caller: who asks, such as the address of a connection.
         deterministic: each structure is run alone, so that its answer is bitwise the same in every company.

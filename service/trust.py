@@ -1,13 +1,13 @@
-"""Whether a model was trained for what it was asked: composition, distances, periodicity, committee spread."""
+"""Whether a model was trained for what it was asked: composition, distances, surroundings, periodicity, spread."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import ModelCard
+from contract.card import Committee, ModelCard
 from contract.elements import NUMBERS, SYMBOLS, hill_formula
 from contract.graphs import Graph
 from contract.structures import Structure
@@ -77,18 +77,26 @@ class DomainJudge:
             least[first, second] = least[second, first] = distance
         return cls(card, least)
 
-    def judge(self, structure: Structure, graph: Graph, energy_std_ev: float | None) -> Domain:
+    def judge(
+        self,
+        structure: Structure,
+        graph: Graph,
+        energy_std_ev: float | None,
+        unfamiliar: NDArray[np.float32] | None = None,
+    ) -> Domain:
         """The verdict on a structure whose elements the model knows.
 
         Args:
             structure: as it was asked.
             graph: its neighbours.
-            energy_std_ev: the committee's sample standard deviation, None for a single member.
+            energy_std_ev: as in the answer; None for a single member.
+            unfamiliar: float32 [n], distance of each atom's surroundings to the training data, if known.
         """
         finding = _Finding()
         self._composition(structure, finding)
         self._periodicity(structure, finding)
         self._distances(structure, graph, finding)
+        self._surroundings(structure, unfamiliar, finding)
         self._spread(energy_std_ev, finding)
         if finding.verdict == "in":
             return _INSIDE
@@ -140,16 +148,42 @@ class DomainJudge:
                 np.flatnonzero(loose | lonely)[:_NAMED].tolist(),
             )
 
+    def _surroundings(self, structure: Structure, unfamiliar: NDArray[np.float32] | None, finding: _Finding) -> None:
+        """Each atom's surroundings against those of its element in training (contract/environments.py)."""
+        trained = self.card.domain.surroundings
+        if unfamiliar is None or trained is None or not (strange := unfamiliar > 1.0).any():
+            return
+        atoms = np.flatnonzero(strange)
+        atom = int(unfamiliar.argmax())
+        who = f"Atom {atom} ({SYMBOLS[structure.numbers[atom]]})"
+        they = f"{who} and {len(atoms) - 1} more have" if len(atoms) > 1 else f"{who} has"
+        finding.add(
+            "out" if unfamiliar[atom] > trained.out_beyond else "edge",
+            f"{they} surroundings unlike the training data: atom {atom} is {unfamiliar[atom]:.1f} times as far from "
+            "them as held-out frames reach.",
+            atoms[np.argsort(-unfamiliar[atoms], kind="stable")][:_NAMED].tolist(),
+        )
+
     def _spread(self, energy_std_ev: float | None, finding: _Finding) -> None:
         inside, outside = self.card.domain.energy_std_in_ev, self.card.domain.energy_std_out_ev
         if energy_std_ev is None:
             return
+        said = f"The committee's std of the energy is {energy_std_ev:.4f} eV;"
         if outside is not None and energy_std_ev > outside:
-            finding.add(
-                "out", f"The committee disagrees by {energy_std_ev:.4f} eV; out of domain is {outside:.4f}.", []
-            )
+            finding.add("out", f"{said} out of domain is {outside:.4f}.", [])
         elif inside is not None and energy_std_ev > inside:
-            finding.add("edge", f"The committee disagrees by {energy_std_ev:.4f} eV; in domain is {inside:.4f}.", [])
+            finding.add("edge", f"{said} in domain is {inside:.4f}.", [])
+
+
+def uncertainty_of(committee: Committee) -> dict[str, Any]:
+    """How to read the standard deviations of an answer, as `understudy.wire.Uncertainty` has it."""
+    known = {"energy": committee.energy, "forces": committee.forces}
+    return {
+        "members": committee.members,
+        "ddof": committee.ddof,
+        "calibrated": committee.energy is not None,
+        "half_width_95": {name: each.half_width_95 for name, each in known.items() if each is not None},
+    }
 
 
 def _formula(numbers: NDArray[np.int64]) -> str:

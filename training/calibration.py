@@ -1,41 +1,72 @@
-"""Whether a committee's spread tells the size of its error: one factor, fitted on one part and tested on another."""
+"""Whether a committee's spread tells the size of its error: a scale fitted on held-out data, tested on others.
+
+The sample standard deviation s of M members has M - 1 degrees of freedom. If members and truth scatter alike, up to a
+scale, error / s follows Student's t with M - 1 degrees of freedom: few members make long tails. The scale is fitted so
+that one calibrated standard deviation holds 68 % of the errors; wider intervals follow from the t law.
+"""
 
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import spearmanr
+from scipy.stats import t as student
+
+from contract.card import Calibration, Coverage
 
 NOMINAL: Final = (0.68, 0.95)
+ONE_SIGMA: Final = NOMINAL[0]
+LABELS: Final = "labels"
 _SMALLEST_STD: Final = 1e-12
 
 
-def calibration_factor(error: NDArray[np.float64], std: NDArray[np.float64]) -> float:
-    """The c that makes c * std as large as the error on average: c = sqrt(mean((error / std)^2)).
-
-    This is the maximum-likelihood scale of normally distributed errors. Fit it on the part that chose the weights,
-    never on the part that tests it.
+def calibrate(
+    fitted: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tested: tuple[NDArray[np.float64], NDArray[np.float64]],
+    members: int,
+    against: str = LABELS,
+) -> Calibration:
+    """The card's calibration of one quantity.
 
     Args:
-        error: [n], prediction minus reference.
-        std: [n], of the committee, in the same unit.
+        fitted: errors and members' standard deviations of any shape that the scale is fitted to; no weight was.
+        tested: likewise, of frames that neither the weights nor the scale have seen.
+        members: of the committee.
+        against: what the answers were compared with.
     """
-    return float(np.sqrt(np.mean(scores(error, std) ** 2)))
+    scale = calibration_scale(*fitted)
+    error, std = tested
+    return Calibration(
+        scale=scale,
+        half_width_95=half_width(0.95, members),
+        against=against,
+        fitted_to=fitted[0].size,
+        coverage=[
+            Coverage(nominal=level, observed=coverage(error, scale * std, level, members), count=error.size)
+            for level in NOMINAL
+        ],
+        rank_correlation=rank_correlation(error, std),
+    )
 
 
-def coverage(error: NDArray[np.float64], std: NDArray[np.float64], nominal: float) -> float:
-    """Share of errors within the interval of `std` that holds the share `nominal` of normally distributed ones."""
-    return float(np.mean(np.abs(scores(error, std)) <= interval(nominal)))
+def calibration_scale(error: NDArray[np.float64], std: NDArray[np.float64]) -> float:
+    """The c for which c * std holds 68 % of the errors (prediction minus reference, in the same unit)."""
+    return float(np.quantile(np.abs(scores(error, std)), ONE_SIGMA))
 
 
-def interval(nominal: float) -> float:
-    """Half width, in standard deviations, of the central interval that holds the share `nominal` of a normal law."""
-    return float(ndtri(0.5 + nominal / 2.0))
+def coverage(error: NDArray[np.float64], std: NDArray[np.float64], nominal: float, members: int) -> float:
+    """Share of errors within the interval of the calibrated `std` that is to hold the share `nominal` of them."""
+    return float(np.mean(np.abs(scores(error, std)) <= half_width(nominal, members)))
+
+
+def half_width(nominal: float, members: int) -> float:
+    """Half width of the interval that holds the share `nominal`, in calibrated standard deviations; 1 for 68 %."""
+    law = student(members - 1)
+    return float(law.ppf(0.5 + nominal / 2.0) / law.ppf(0.5 + ONE_SIGMA / 2.0))
 
 
 def scores(error: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Errors in standard deviations [n]."""
+    """Errors in standard deviations, of any shape."""
     return np.asarray(error / np.maximum(std, _SMALLEST_STD), dtype=np.float64)
 
 
@@ -46,4 +77,4 @@ def rank_correlation(error: NDArray[np.float64], std: NDArray[np.float64]) -> fl
     """
     if np.ptp(std) == 0.0 or np.ptp(np.abs(error)) == 0.0:
         return float("nan")
-    return float(spearmanr(std, np.abs(error)).statistic)
+    return float(spearmanr(std, np.abs(error), axis=None).statistic)

@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import Comparison, DataSource, Domain, Metric, Split, Training
 from contract.elements import SYMBOLS
+from contract.environments import Environments
 from contract.structures import Structure
 from training.networks.hipnn import HipNN
+
+
+class ForceSpread(NamedTuple):
+    """Force components of held-out frames, [A, 3] in eV/angstrom: error of the mean, and std over members."""
+
+    error: NDArray[np.float64]
+    std: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,11 +29,13 @@ class HeldOut:
         structures: n frames.
         energy: float64 [n], eV, the labels as the data have them, atomic references included.
         predicted: float64 [M, n], eV, of every member, atomic references not included.
+        forces: where there is something to compare them with, and several members.
     """
 
     structures: Sequence[Structure]
     energy: NDArray[np.float64]
     predicted: NDArray[np.float64]
+    forces: ForceSpread | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -76,6 +87,8 @@ class Candidate:
         licence: of the weights, an SPDX identifier where there is one.
         citation: what to cite beside the data.
         taught_by: the run that it was distilled from; None for most.
+        environments: surroundings of the training atoms; None for no verdict on surroundings.
+        forces_against: what held-out forces were compared with.
     """
 
     name: str
@@ -93,6 +106,8 @@ class Candidate:
     licence: str
     citation: Sequence[str]
     taught_by: TaughtBy | None = None
+    environments: Environments | None = None
+    forces_against: str = "labels"
 
 
 def reference_energies(structures: Sequence[Structure], references: dict[str, float]) -> NDArray[np.float64]:

@@ -7,12 +7,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch import nn
 
+from contract.repository import StoredModel
 from training.networks.hipnn import HipNN, HipNNConfig
+
+WEIGHTS: Final = "weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +31,35 @@ class Run:
 def save_run(folder: Path, run: Run) -> None:
     """Write a run; each file is complete or absent."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().cpu().contiguous() for k, v in run.network.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors.part")
-    os.replace(folder / "weights.safetensors.part", folder / "weights.safetensors")
+    save_weights(run.network, folder / WEIGHTS)
     write_json(folder / "network.json", run.network.config.model_dump())
     write_json(folder / "references.json", run.references)
     write_json(folder / "run.json", run.record)
 
 
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the weights of a network in one step."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}))
+    os.replace(part, path)
+
+
+def published_network(stored: StoredModel) -> HipNN:
+    """The network of a published model, from the weights and the architecture that were published with it.
+
+    Raises:
+        ModelNotFound: it was published without its weights.
+    """
+    fields = stored.card.architecture.keys() & HipNNConfig.model_fields.keys()
+    network = HipNN(HipNNConfig.model_validate({name: stored.card.architecture[name] for name in fields}))
+    network.load_state_dict(load_file(stored.file(WEIGHTS)))
+    return network.eval()
+
+
 def load_run(folder: Path) -> Run:
     """Read a run back; weights are plain tensors, nothing in them is executed."""
     network = HipNN(HipNNConfig.model_validate_json((folder / "network.json").read_text()))
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    network.load_state_dict(load_file(folder / WEIGHTS))
     references = json.loads((folder / "references.json").read_text())
     return Run(network, references, json.loads((folder / "run.json").read_text()))
 

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import Domain
+from contract.card import Domain, Surroundings
 from contract.elements import SYMBOLS, symbols
 from contract.graphs import build_graph
 from training.data.dataset import Dataset
@@ -15,14 +15,17 @@ OUTSIDE_FACTOR: Final = 2.0
 _FORMULAS_NAMED: Final = 50
 
 
-def training_domain(train: Dataset, cutoff: float, held_out_std: NDArray[np.float64] | None) -> Domain:
+def training_domain(
+    train: Dataset, cutoff: float, held_out_std: NDArray[np.float64] | None, surroundings: Surroundings | None = None
+) -> Domain:
     """The domain of a potential.
 
     Args:
         train: what the weights were fitted to.
         cutoff: angstrom.
-        held_out_std: committee std in eV on frames that no weight was fitted to, or None for one member. An answer is
-            inside up to their 95 % quantile, and outside beyond twice that: in between it is at the edge.
+        held_out_std: calibrated committee std in eV on frames that no weight was fitted to, or None for one member. An
+            answer is inside up to their 95 % quantile, and outside beyond twice that: in between it is at the edge.
+        surroundings: of its atoms (training/out_of_domain.py).
     """
     inside = None if held_out_std is None else float(np.quantile(held_out_std, INSIDE_QUANTILE))
     formulas = train.formulas()
@@ -33,6 +36,7 @@ def training_domain(train: Dataset, cutoff: float, held_out_std: NDArray[np.floa
         min_distance_angstrom=closest_pairs(train, cutoff),
         energy_std_in_ev=inside,
         energy_std_out_ev=None if inside is None else OUTSIDE_FACTOR * inside,
+        surroundings=surroundings,
         periodic=bool(train.pbc.any()),
         description=_description(train, formulas),
     )

@@ -1,5 +1,6 @@
 """A network's answers on a data set, and the numbers that describe its errors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from contract.card import Metric
 from training.batches import LabelledGraphs
+from training.networks.exportable import member
 from training.networks.hipnn import HipNN
 
 if TYPE_CHECKING:
@@ -58,12 +60,27 @@ def predict_forces(
     return Predictions(energy, data.energy), np.concatenate([a.forces.cpu().numpy() for a in answers])
 
 
-def save_predictions(folder: Path, network: HipNN, prepared: "Prepared") -> None:
+@torch.no_grad()
+def predict_member_forces(network: HipNN, data: LabelledGraphs, device: str = "cpu") -> NDArray[np.float32]:
+    """Forces of every member in eV/angstrom [M, A, 3], frames concatenated."""
+    alone = [member(network, m) for m in range(network.config.members)]
+    return np.stack([predict_forces(one, data, device)[1] for one in alone])
+
+
+def save_predictions(
+    folder: Path, network: HipNN, prepared: "Prepared", stand_in: Mapping[str, NDArray[np.float32]] | None = None
+) -> None:
     """Evaluate the validation and test parts once and store the answers beside the weights.
 
     predictions.npz holds for each part p: p/energy [M, n] and p/target [n] in eV without references, p/reference [n],
-    the labels in eV as the data have them, and where the data have forces p/forces and p/target_forces [A, 3] in
-    eV/angstrom.
+    the labels in eV as the data have them. Where there are forces to compare with, p/forces and p/force_std [A, 3] in
+    eV/angstrom of a committee, beside p/target_forces, of the data, or p/stand_in_forces.
+
+    Args:
+        folder: of the run.
+        network: trained.
+        prepared: the data, parted.
+        stand_in: by part, forces to compare with where the data have none.
     """
     arrays: dict[str, NDArray[np.floating]] = {}
     for part in ("valid", "test"):
@@ -77,6 +94,10 @@ def save_predictions(folder: Path, network: HipNN, prepared: "Prepared") -> None
         }
         if labelled.forces is not None:
             arrays |= {f"{part}/forces": forces, f"{part}/target_forces": labelled.forces}
+        elif stand_in is not None:
+            arrays |= {f"{part}/forces": forces, f"{part}/stand_in_forces": stand_in[part]}
+        if network.config.members > 1 and f"{part}/forces" in arrays:
+            arrays[f"{part}/force_std"] = predict_member_forces(network, graphs).std(axis=0, ddof=1)
     np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
 
 
@@ -84,6 +105,15 @@ def load_predictions(folder: Path, part: str) -> Predictions:
     """Stored energies of one part."""
     with np.load(folder / "predictions.npz") as arrays:
         return Predictions(arrays[f"{part}/energy"], arrays[f"{part}/target"])
+
+
+def load_force_spread(folder: Path, part: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Stored error and std over members of each force component, eV/angstrom; None where there are none."""
+    with np.load(folder / "predictions.npz") as arrays:
+        if f"{part}/force_std" not in arrays:
+            return None
+        compared = arrays[f"{part}/{'target' if f'{part}/target_forces' in arrays else 'stand_in'}_forces"]
+        return arrays[f"{part}/forces"] - np.asarray(compared, np.float64), arrays[f"{part}/force_std"].astype(float)
 
 
 def energy_metrics(error: NDArray[np.float64], name: str = "energy") -> list[Metric]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from contract.card import Comparison, Metric, ModelCard
+from training.calibration import NOMINAL
 from training.candidate import Candidate
-from training.report.figures import Scatter, batching, calibration, parity
+from training.report.figures import Scatter, Spread, batching, calibration, parity
 
 BAR: Final = r"\|"
 
@@ -28,9 +29,12 @@ def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
     test, references = candidate.test, candidate.references
     points = Scatter(test.energy, test.answer(references))
     plots = {"parity": parity({"test": points}, "energy", "eV"), "batching": batching(card.batching)}
-    factor = card.committee.energy_calibration
-    if test.std is not None and factor is not None:
-        plots["calibration"] = calibration(test.error(references), test.std, factor)
+    committee = card.committee
+    if test.std is not None and committee.energy is not None:
+        quantities = [Spread("energy", "eV", test.error(references), test.std, committee.energy.scale)]
+        if test.forces is not None and committee.forces is not None:
+            quantities.append(Spread("forces", "eV/Å", *test.forces, committee.forces.scale))
+        plots["calibration"] = calibration(quantities, committee.members)
     return plots
 
 
@@ -57,6 +61,7 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield from _uncertainty(card)
     if "calibration" in plots:
         yield "![calibration](calibration.svg)"
+    yield from _detection(card)
     yield from _teacher(card)
     yield "## Speed"
     best = min(card.batching.points, key=lambda p: p.milliseconds / p.slots)
@@ -113,18 +118,41 @@ def _teacher(card: ModelCard) -> Iterable[str]:
 
 def _uncertainty(card: ModelCard) -> Iterable[str]:
     committee = card.committee
-    if committee.energy_calibration is None:
+    if committee.energy is None:
         yield "A single network: no standard deviation is given."
         return
     yield (
-        f"{committee.members} members; `energy_std` is their sample standard deviation (ddof = {committee.ddof}). "
-        f"Times {committee.energy_calibration:.2f}, fitted on the validation part, it is as large as the error. On the "
-        "test part:"
+        f"{committee.members} members. A standard deviation in an answer is their sample standard deviation "
+        f"(ddof = {committee.ddof}) times a scale that was fitted on the validation part, so that it holds 68 % of the "
+        f"errors; {committee.energy.half_width_95:.2f} of them hold 95 % (Student's t with {committee.members - 1} "
+        "degrees of freedom). On the test part, which neither the weights nor the scale have seen:"
     )
-    rows = [(f"{c.nominal:.0%}", f"{c.observed:.1%}", f"{c.count:,}") for c in committee.coverage]
-    yield _table(("interval holds, if normal", "interval held", "structures"), rows)
-    if committee.rank_correlation is not None:
-        yield f"Spearman correlation of the spread with the size of the error: {committee.rank_correlation:.2f}."
+    rows = [
+        (name, f"{c.scale:.3g}", *(f"{held.observed:.1%}" for held in c.coverage), f"{c.coverage[0].count:,}",
+         "" if c.rank_correlation is None else f"{c.rank_correlation:.2f}", c.against)
+        for name, c in (("energy", committee.energy), ("force component", committee.forces))
+        if c is not None
+    ]  # fmt: skip
+    held = (f"{100 * level:.0f} % interval held" for level in NOMINAL)
+    yield _table(("of", "scale", *held, "numbers", "Spearman's, spread and error", "against"), rows)
+    if committee.forces is None:
+        yield "No forces were held out: the scale of the energy serves forces and stress too, untested."
+    else:
+        yield "The scale of the forces serves the stress too, untested."
+
+
+def _detection(card: ModelCard) -> Iterable[str]:
+    around = card.domain.surroundings
+    if around is None:
+        return
+    yield "## Structures unlike the training data"
+    yield (
+        f"Each atom's surroundings are compared with {around.centres} kept environments of its element. The distance "
+        f"is 1 at the edge of what held-out frames reach; beyond {around.out_beyond:g} the verdict is `out`. Of the "
+        f"test frames {around.held_out_flagged:.1%} are flagged. Made from them:"
+    )
+    rows = [(d.kind, f"{d.auroc:.3f}", f"{d.flagged:.0%}", f"{d.count:,}") for d in around.detection]
+    yield _table(("kind", "AUROC", "flagged", "structures"), rows)
 
 
 def _metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> str:

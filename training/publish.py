@@ -15,19 +15,19 @@ from contract.card import (
     BatchingCurve,
     Check,
     Committee,
-    Coverage,
     ModelCard,
     Name,
     Teacher,
     Version,
     checked_card,
 )
+from contract.environments import ENVIRONMENTS
 from contract.errors import InvalidCard
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository, describe_files
 from contract.structures import Structure
 from contract.units import POTENTIAL_SIGNS, POTENTIAL_UNITS
-from training.calibration import NOMINAL, calibration_factor, coverage, rank_correlation
+from training.calibration import calibrate
 from training.candidate import Candidate
 from training.export.potential import OPSET, export_potential, write_reference
 from training.gate.batching import batching_curve
@@ -69,6 +69,8 @@ def publish(candidate: Candidate, repository: ModelRepository, version: str | No
         folder.mkdir()
         stage.update(f"exporting {subject}: minutes for a large committee")
         export_potential(copy.deepcopy(candidate.network), folder)
+        if candidate.environments is not None:
+            candidate.environments.save(folder / ENVIRONMENTS)
         write_reference(onnx_engine(folder / EVERYDAY), _reference_inputs(candidate), folder / "reference.npz")
         stage.update(f"examining {subject}")
         checks = admit_files(folder, subject)
@@ -147,19 +149,16 @@ def _card(
 
 
 def committee(candidate: Candidate) -> Committee:
-    """How far the members' spread can be trusted: a factor from the validation part, its coverage on the test part."""
+    """How far the members' spread can be trusted: scales from the validation part, their coverage on the test part."""
     valid, test, references = candidate.valid, candidate.test, candidate.references
     members = candidate.network.config.members
     if valid.std is None or test.std is None:
         return Committee(members=members)
-    factor = calibration_factor(valid.error(references), valid.std)
-    error, std = test.error(references), test.std
-    held = [
-        Coverage(nominal=level, observed=coverage(error, factor * std, level), count=len(test)) for level in NOMINAL
-    ]
-    return Committee(
-        members=members, energy_calibration=factor, coverage=held, rank_correlation=rank_correlation(error, std)
-    )
+    energy = calibrate((valid.error(references), valid.std), (test.error(references), test.std), members)
+    if valid.forces is None or test.forces is None:
+        return Committee(members=members, energy=energy)
+    forces = calibrate(valid.forces, test.forces, members, candidate.forces_against)
+    return Committee(members=members, energy=energy, forces=forces)
 
 
 def max_slots(network: HipNNConfig) -> int:

@@ -112,7 +112,7 @@ async def apart_if_large(size: int, parse: Callable[[], T]) -> T:
 def tensors_of(predictions: Sequence[Prediction]) -> Mapping[str, Callable[[], Array | None]]:
     """The tensors of an answer by name, each made only when it is called for; None: these structures have none.
 
-    energy, energy_std float64 [B] eV; stress float64 [B, 6] eV/angstrom^3; virial float64 [B, 3, 3] eV;
+    energy, energy_std float64 [B] eV; stress, stress_std float64 [B, 6] eV/angstrom^3; virial float64 [B, 3, 3] eV;
     forces, forces_std float32 [N, 3] eV/angstrom; atomic_energies float64 [N] eV; in_domain bool [B].
     """
     return {
@@ -122,6 +122,7 @@ def tensors_of(predictions: Sequence[Prediction]) -> Mapping[str, Callable[[], A
         "stress": lambda: _each([p.stress for p in predictions]),
         "virial": lambda: np.array([p.virial for p in predictions], np.float64),
         "forces_std": lambda: _joined([p.forces_std for p in predictions]),
+        "stress_std": lambda: _each([p.stress_std for p in predictions]),
         "atomic_energies": lambda: _joined([p.atomic_energies for p in predictions]),
         "in_domain": lambda: np.array([p.domain.in_domain for p in predictions]),
     }

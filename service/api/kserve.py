@@ -18,7 +18,7 @@ from service.api.parse import choices_of
 from service.errors import UnknownOutput
 from service.meters import Duration
 from service.models import MEMBERS, Model, Models
-from service.plane import Answer, Options
+from service.plane import MEMBER_OUTPUTS, Answer, Options
 from service.tenants import Priority, Tenant
 
 NAME: Final = "understudy"
@@ -60,7 +60,7 @@ _OUTPUTS: Final = (
     Tensor("atomic_energy", "FP64", (-1,), source="atomic_energies"),
 )
 _COMMITTEE_OUTPUTS: Final = (Tensor("energy_std", "FP64", (-1,)),)
-_MEMBER_OUTPUTS: Final = (Tensor("forces_std", "FP32", (-1, 3)),)
+_MEMBER_OUTPUTS: Final = (Tensor("forces_std", "FP32", (-1, 3)), Tensor("stress_std", "FP64", (-1, 6)))
 _PERIODIC_OUTPUTS: Final = (Tensor("stress", "FP64", (-1, 6)),)
 _TEACHER_OUTPUTS: Final = (
     Tensor("teacher_energy", "FP64", (-1,)),
@@ -69,7 +69,7 @@ _TEACHER_OUTPUTS: Final = (
 )
 _TEACHER: Final = frozenset(tensor.name for tensor in _TEACHER_OUTPUTS)
 _DURATIONS: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-_ON_REQUEST: Final = frozenset({"forces_std"})
+_OF_A_VOLUME: Final = ("stress", "stress_std")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Asked:
     def options(self, caller: Hashable, tenant: Tenant, timeout_s: float | None) -> Options:
         """What the plane is asked, by whom and until when."""
         return Options(
-            forces_std=self.wants("forces_std"),
+            forces_std=any(self.wants(name) for name in MEMBER_OUTPUTS),
             timeout_s=timeout_s,
             caller=caller,
             deterministic=self.deterministic,
@@ -180,7 +180,7 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
     chosen = {"priority": _priority(parameters), **choices_of(parameters, "us_")}
     there = {tensor.name: tensor for tensor in outputs_of(model)}
     if entries is None:
-        silent = _ON_REQUEST if "check" in chosen else _ON_REQUEST | _TEACHER
+        silent = MEMBER_OUTPUTS if "check" in chosen else MEMBER_OUTPUTS | _TEACHER
         tensors = tuple(tensor for tensor in there.values() if tensor.name not in silent)
         as_json = frozenset() if binary else frozenset(there)
     else:
@@ -201,7 +201,7 @@ def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
     Raises:
         UnknownOutput: naming the structure.
     """
-    if not (asked.named and asked.wants("stress")):
+    if not (asked.named and any(asked.wants(name) for name in _OF_A_VOLUME)):
         return
     for index, structure in enumerate(structures):
         if not structure.fully_periodic:

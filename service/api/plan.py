@@ -13,7 +13,7 @@ from service.api.parse import json_object, refuse_unknown, structures_from_json
 from service.api.rest import OPTIONS, asked_of, json_response
 from service.errors import BadRequest, MissingField
 from service.models import Model
-from service.plane import Options, Plane
+from service.plane import MEMBER_OUTPUTS, Options, Plane
 from service.planning import Planner, Size, said, size_of_density
 from service.settings import Limits
 
@@ -35,7 +35,7 @@ def _planned(body: bytes | bytearray, request: Request, plane: Plane) -> dict[st
     wanted = asked_of(asked, [], request)
     model = plane.models.get(name, wanted.version)
     items: list[Structure | Size] = [*_items(asked, model, plane.limits)]
-    options = Options(forces_std="forces_std" in wanted.outputs, deterministic=wanted.deterministic)
+    options = Options(forces_std=not MEMBER_OUTPUTS.isdisjoint(wanted.outputs), deterministic=wanted.deterministic)
     planner = Planner(plane.models, plane.limits, plane.concurrency)
     planned = planner.plan(model, items, options)
     other = planner.alternative(planned, items, options)

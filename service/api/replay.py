@@ -15,7 +15,7 @@ from service.api.leaving import unless_caller_leaves
 from service.api.parse import json_object, structures_from_json
 from service.api.rest import json_answer, json_response
 from service.errors import BadRequest, MissingField
-from service.plane import Options, Plane
+from service.plane import MEMBER_OUTPUTS, Options, Plane
 from service.replay import replay
 
 
@@ -30,7 +30,7 @@ async def answer_again(request: Request) -> Response:
         raise BadRequest("results is not a list.", hint="Give the member 'results' of the answer.", field="results")
     options = Options(caller=request.scope.get("client"), tenant=tenant_of(request.scope))
     answer, report = await unless_caller_leaves(request, replay(plane, receipt, structures, recorded, options))
-    outputs = frozenset({"forces_std"} if answer.options.forces_std else ())
+    outputs = MEMBER_OUTPUTS if answer.options.forces_std else frozenset()
     return json_response({**json_answer(answer, outputs), "replay": asdict(report)})
 
 

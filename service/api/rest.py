@@ -22,9 +22,10 @@ from service.api.parse import CHOICES, choices_of, json_object, refuse_unknown, 
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
 from service.models import Model
-from service.plane import OPTIONAL_OUTPUTS, Answer, Options, Plane
+from service.plane import MEMBER_OUTPUTS, OPTIONAL_OUTPUTS, Answer, Options, Plane
 from service.receipts import receipt_of
 from service.settings import Limits
+from service.trust import uncertainty_of
 
 JSON: Final = "application/json"
 XYZ: Final = "chemical/x-xyz"
@@ -52,7 +53,7 @@ async def predict(request: Request) -> Response:
     asked = await _reader(media_type)(request, plane.limits)
     options = Options(
         version=asked.version,
-        forces_std="forces_std" in asked.outputs,
+        forces_std=not MEMBER_OUTPUTS.isdisjoint(asked.outputs),
         timeout_s=asked.timeout_s,
         caller=request.scope.get("client"),
         deterministic=asked.deterministic,
@@ -218,11 +219,7 @@ def _head(answer: Answer, receipt: dict[str, Any], results: Sequence[dict[str, A
         "digest": answer.model.stored.digest,
         "units": _UNITS,
         "signs": POTENTIAL_SIGNS,
-        "uncertainty": {
-            "members": card.committee.members,
-            "ddof": card.committee.ddof,
-            "energy_calibration": card.committee.energy_calibration,
-        },
+        "uncertainty": uncertainty_of(card.committee),
         "receipt": receipt,
         "results": results,
     }
@@ -248,13 +245,11 @@ def _scalars(answer: Answer, place: int) -> dict[str, Any]:
 
 
 def _weights(model: Model) -> dict[str, Any]:
-    committee = model.card.committee
     return {
         "model": model.card.name,
         "version": model.card.version,
         "digest": model.stored.digest,
-        "members": committee.members,
-        "energy_calibration": committee.energy_calibration,
+        "uncertainty": uncertainty_of(model.card.committee),
     }
 
 
@@ -272,7 +267,9 @@ def _result(answer: Answer, place: int, outputs: frozenset[str]) -> dict[str, An
     if prediction.stress is not None:
         result["stress"] = prediction.stress
     for name in outputs:
-        result[name] = getattr(prediction, name)
+        value = getattr(prediction, name)
+        if value is not None:
+            result[name] = value
     return result
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from contract.card import ModelCard
 from contract.elements import NUMBERS, SYMBOLS
+from contract.environments import Environments
 from contract.errors import TooLarge
 from contract.graphs import BRUTE_FORCE_ATOMS, Graph, bucket, build_graph
 from contract.graphs import collate as collate_graphs
@@ -37,6 +38,7 @@ class Sample:
         references: float64 [n], eV, atomic reference of each atom, and reference_ev, their sum.
         rows: atoms, and
         width: standard number K of neighbour slots per atom; rows * width is what a batch is charged for.
+        unfamiliar: float32 [n], distance of each atom's surroundings to the training data; None if not known.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Sample:
     reference_ev: float
     rows: int
     width: int
+    unfamiliar: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +61,7 @@ class Part:
         virial: float32 [3, 3], eV.
         atomic: float32 [M, n], eV, without references.
         member_forces: float32 [M, n, 3], eV/angstrom, or None.
+        member_virial: float32 [M, 3, 3], eV, or None.
         batch: structures in the engine call.
     """
 
@@ -66,6 +70,7 @@ class Part:
     virial: NDArray[np.float32]
     atomic: NDArray[np.float32]
     member_forces: NDArray[np.float32] | None
+    member_virial: NDArray[np.float32] | None
     batch: int
 
 
@@ -75,10 +80,12 @@ class Prediction:
 
     Attributes:
         energy: eV, committee mean with the atomic references.
-        energy_std: eV, sample standard deviation over the committee (ddof = 1); None for a single member.
+        energy_std: eV, standard deviation over the committee (ddof = 1) times the scale of the card; None for a single
+            member.
         stress: float64 [6], eV/angstrom^3, xx yy zz yz xz xy, tensile positive; None unless periodic in 3 directions.
         domain: whether the model was trained for this.
         part, sample: what it was made of.
+        force_scale: what turns the members' spread of forces and stress into a standard deviation.
     """
 
     energy: float
@@ -87,6 +94,7 @@ class Prediction:
     domain: Domain
     part: Part
     sample: Sample
+    force_scale: float = 1.0
 
     @property
     def forces(self) -> NDArray[np.float32]:
@@ -106,9 +114,18 @@ class Prediction:
 
     @property
     def forces_std(self) -> NDArray[np.float32] | None:
-        """[n, 3], eV/angstrom, sample standard deviation; None unless the graph gives the forces of each member."""
+        """[n, 3], eV/angstrom; None unless the graph gives the forces of each member."""
         members = self.part.member_forces
-        return None if members is None else members.std(axis=0, ddof=1, dtype=np.float32)
+        return None if members is None else np.float32(self.force_scale) * members.std(axis=0, ddof=1, dtype=np.float32)
+
+    @property
+    def stress_std(self) -> NDArray[np.float64] | None:
+        """[6], eV/angstrom^3, as the stress; None unless there is one and the graph gives the virial of each member."""
+        members = self.part.member_virial
+        if members is None or self.stress is None:
+            return None
+        each = members.astype(np.float64)[:, *_VOIGT] / self.sample.structure.volume
+        return np.asarray(self.force_scale * each.std(axis=0, ddof=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,21 +134,23 @@ class Potential:
 
     Attributes:
         reference_ev: float64 [119], eV, by atomic number; NaN for elements that the model does not know.
+        environments: the surroundings that the model was trained on; None if they were not published with it.
         remembered: references of small structures by their atomic numbers.
     """
 
     card: ModelCard
     judge: DomainJudge
     reference_ev: NDArray[np.float64]
+    environments: Environments | None = None
     remembered: dict[bytes, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, card: ModelCard) -> Self:
+    def of(cls, card: ModelCard, environments: Environments | None = None) -> Self:
         """The family for a model's card."""
         reference = np.full(len(SYMBOLS), np.nan)
         for element in card.domain.elements:
             reference[NUMBERS[element]] = card.atomic_reference_ev.get(element, 0.0)
-        return cls(card, DomainJudge.of(card), reference)
+        return cls(card, DomainJudge.of(card), reference, environments)
 
     def encode(self, structure: Structure, index: int = 0) -> Sample:
         """Find a structure's neighbours.
@@ -148,7 +167,8 @@ class Potential:
         rows, width = graph.n_atoms, bucket(graph.degree)
         if rows * width > self.card.max_slots:
             raise self._too_large(rows * width, index)
-        return Sample(index, structure, graph, references, reference_ev, rows, width)
+        unfamiliar = None if self.environments is None else self.environments.distances(graph)
+        return Sample(index, structure, graph, references, reference_ev, rows, width, unfamiliar)
 
     def _references(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
         """Reference of each atom and their sum, remembered: a trajectory asks for the same atoms again and again."""
@@ -175,26 +195,29 @@ class Potential:
             NonFiniteAnswer: the model gave NaN or infinity, naming the first structure for which it did.
         """
         energy, forces, virial = outputs["energy"], outputs["forces"], outputs["virial"]
-        atomic, member_forces = outputs["atomic_energy"], outputs.get("member_forces")
+        atomic = outputs["atomic_energy"]
+        member_forces, member_virial = outputs.get("member_forces"), outputs.get("member_virial")
         structures, atoms = len(samples), sum(sample.rows for sample in samples)
         if (energy.shape[1], len(virial), len(forces), atomic.shape[1]) != (structures, structures, atoms, atoms):
             raise ValueError(f"{structures} structures of {atoms} atoms came back as {energy.shape}, {forces.shape}")
         members, parts, end = energy.T.tolist(), [], 0
         for place, sample in enumerate(samples):
             start, end = end, end + sample.rows
-            per_member = None if member_forces is None else member_forces[:, start:end]
-            parts.append(
-                Part(members[place], forces[start:end], virial[place], atomic[:, start:end], per_member, structures)
-            )
+            each_forces = None if member_forces is None else member_forces[:, start:end]
+            each_virial = None if member_virial is None else member_virial[:, place]
+            own = forces[start:end], virial[place], atomic[:, start:end]
+            parts.append(Part(members[place], *own, each_forces, each_virial, structures))
         if not math.isfinite(np.vdot(forces, forces) + np.vdot(virial, virial) + sum(map(sum, members))):
             _refuse_non_finite(parts, samples, self.card.name)
         return parts
 
     def decode(self, part: Part, sample: Sample) -> Prediction:
         """One structure's outputs as its prediction, with references, spread, stress and verdict."""
-        mean, std = _mean_and_std(part.members)
-        domain = self.judge.judge(sample.structure, sample.graph, std)
-        return Prediction(mean + sample.reference_ev, std, _stress(part.virial, sample.structure), domain, part, sample)
+        mean, spread = _mean_and_std(part.members)
+        committee, stress = self.card.committee, _stress(part.virial, sample.structure)
+        std = None if spread is None else committee.energy_scale * spread
+        domain = self.judge.judge(sample.structure, sample.graph, std, sample.unfamiliar)
+        return Prediction(mean + sample.reference_ev, std, stress, domain, part, sample, committee.force_scale)
 
     def warm_batches(self) -> Iterator[Tensors]:
         """Batches that touch every piece of compiled code and every usual K; run them before the first request."""
@@ -204,6 +227,8 @@ class Potential:
         crystal = checked_structure(numbers[:1], line[:1], np.eye(3) * spacing, True)
         graphs = [build_graph(structure, self.card.domain.cutoff_angstrom) for structure in (pair, chain, crystal)]
         yield collate_graphs(graphs)
+        if self.environments is not None:
+            self.environments.distances(graphs[0])
         for width in BUCKETS:
             if width >= graphs[0].degree and 2 * width <= self.card.max_slots:
                 yield collate_graphs(graphs[:1], width)

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Sequence
 from typing import Any
+from zipfile import BadZipFile
 
 from contract.card import ModelCard
-from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError
+from contract.environments import ENVIRONMENTS, Environments
+from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError, UnsafeArtefact
 from contract.repository import ModelRepository, StoredModel
 from service.engines import Engine, Runner, Stop
 from service.engines.reference import refuse_other_answers
@@ -46,7 +48,7 @@ def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
     Raises:
         RepositoryError: a graph cannot be loaded, does not run, or gives other answers than it was admitted with.
     """
-    family, warm = Potential.of(stored.card), Warm()
+    family, warm = Potential.of(stored.card, _environments(stored)), Warm()
     lanes = {}
     for file in (file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)):
         runner = _ready(stored, file, engine, family, warm)
@@ -66,6 +68,17 @@ def _ready(stored: StoredModel, file: str, engine: Engine, family: Potential, wa
             f"model '{stored.card.name}' version {stored.card.version}: {file} does not run: "
             f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from None
+
+
+def _environments(stored: StoredModel) -> Environments | None:
+    """The surroundings that a model was trained on, if they were published with it."""
+    if not stored.has(ENVIRONMENTS):
+        return None
+    path = stored.file(ENVIRONMENTS)
+    try:
+        return Environments.load(path)
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise UnsafeArtefact(f"{path} is not a set of environments: {error}; publish the model again") from None
 
 
 def compute_of(family: Potential, runner: Runner) -> Any:

@@ -76,8 +76,8 @@ class Model:
         """
         if member_forces and MEMBERS not in self.lanes:
             raise UnknownOutput(
-                f"Model '{self.card.name}' has no forces_std: it has {self.card.committee.members} member(s) "
-                "and no graph with the forces of each that this engine runs.",
+                f"Model '{self.card.name}' has neither forces_std nor stress_std: it has "
+                f"{self.card.committee.members} member(s) and no graph with the forces of each that this engine runs.",
                 hint="Leave it out, or ask a committee model on the onnxruntime or triton engine.",
                 field="outputs",
             )

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import CUTOFF, REFERENCE_EV, PairEngine, card_of, pair_energy
+from tiny import AMPLITUDES, CUTOFF, REFERENCE_EV, PairEngine, card_of, pair_energy
 from wires import malonaldehyde, structure_of
 
+from contract.environments import Environments, descriptors
+from contract.graphs import build_graph
 from contract.structures import Structure, checked_structure
 from service.errors import NonFiniteAnswer, UnsupportedElement
-from service.families.potential import Potential
+from service.families.potential import Potential, Prediction
 from service.models import compute_of
 
 M = structure_of(malonaldehyde())
@@ -90,6 +92,53 @@ def test_warm_batches_are_legal_for_every_usual_number_of_neighbours(family: Cal
         assert np.isfinite(PairEngine()(batch)["energy"]).all()
 
 
+def test_spreads_are_scaled_as_the_card_says(
+    family: Callable[..., Potential],
+) -> None:
+    crystal = checked_structure(M.numbers, M.positions, 12.0 * np.eye(3), True)
+
+    def answer(**changes: Any) -> Prediction:
+        (prediction,) = compute_of(family(**changes), PairEngine())([family(**changes).encode(crystal)])
+        return prediction
+
+    def calibrated(scale: float) -> dict[str, Any]:
+        return {"scale": scale, "half_width_95": 2.0, "against": "labels", "fitted_to": 9, "coverage": []}
+
+    own = answer()
+    energies = answer(committee={"members": 4, "energy": calibrated(2.0)})
+    both = answer(committee={"members": 4, "energy": calibrated(2.0), "forces": calibrated(3.0)})
+    assert energies.energy_std == both.energy_std == 2.0 * own.energy_std
+    for scaled, factor in ((energies, 2.0), (both, 3.0)):
+        np.testing.assert_allclose(scaled.forces_std, factor * own.forces_std, rtol=1e-6)
+        np.testing.assert_allclose(scaled.stress_std, factor * own.stress_std, rtol=1e-6)
+    ratio = np.std(AMPLITUDES, ddof=1) / np.mean(AMPLITUDES)
+    np.testing.assert_allclose(own.stress_std, ratio * np.abs(own.stress), rtol=1e-4, atol=1e-9)
+
+
+def test_atoms_with_unfamiliar_surroundings_are_named_the_strangest_first(family: Callable[..., Potential]) -> None:
+    width = descriptors(build_graph(M, CUTOFF), np.array([1, 6, 8])).shape[1]
+    own = descriptors(build_graph(M, CUTOFF), np.array([1, 6, 8]))
+    centres = np.stack([np.resize(own[M.numbers == z], (4, width)) for z in (1, 6, 8)])
+    white = np.broadcast_to(np.eye(width, dtype=np.float32), (3, width, width)).copy()
+    environments = Environments(
+        np.array([1, 6, 8]), np.zeros((3, width), np.float32), white, centres, np.full(3, 0.2, np.float32)
+    )
+    surroundings = {"centres": 4, "out_beyond": 1.5, "held_out_flagged": 0.01}
+    card = family(domain={"surroundings": surroundings}).card
+    potential = Potential.of(card, environments)
+
+    def judged(structure: Structure) -> Any:
+        sample = potential.encode(structure)
+        return potential.judge.judge(structure, sample.graph, 0.0, sample.unfamiliar)
+
+    assert judged(M).verdict == "in"
+    hydrogen = int(np.flatnonzero(M.numbers == 1)[0])
+    away = judged(moved(M, hydrogen, (0.0, 0.0, 0.9)))
+    assert away.verdict == "out"
+    assert hydrogen in away.atoms
+    assert "surroundings unlike the training data" in " ".join(away.reasons)
+
+
 def verdict(potential: Potential, structure: Structure, std: float | None = 0.0) -> Any:
     return potential.judge.judge(structure, potential.encode(structure).graph, std)
 
@@ -146,5 +195,6 @@ def test_the_worst_finding_is_the_verdict_and_every_finding_is_told(family: Call
 
 
 def test_an_isolated_atom_beside_others_has_no_nearest_and_no_finding(family: Callable[..., Potential]) -> None:
-    alone = checked_structure([6, 1], [[0, 0, 0], [CUTOFF + 5.0, 0, 0]])
-    assert verdict(family(domain={"formulas": None}), alone).verdict == "in"
+    far = np.concatenate([M.positions, [[0.0, 0.0, CUTOFF + 20.0]]])
+    beside = checked_structure([*M.numbers, 1], far)
+    assert verdict(family(domain={"formulas": None}), beside).verdict == "in"

@@ -119,7 +119,21 @@ def test_the_spread_is_the_sample_standard_deviation_of_the_members(gateway: htt
     assert answer["energy_std"] == pytest.approx(np.std(energies, ddof=1), rel=1e-5)
     ratio = np.std([1.0, 1.1, 0.9, 1.05], ddof=1) / np.mean([1.0, 1.1, 0.9, 1.05])
     np.testing.assert_allclose(answer["forces_std"], np.abs(answer["forces"]) * ratio, atol=1e-5)
-    assert response.json()["uncertainty"] == {"members": 4, "ddof": 1, "energy_calibration": None}
+    assert response.json()["uncertainty"] == {
+        "members": 4,
+        "ddof": 1,
+        "calibrated": False,
+        "half_width_95": {},
+    }
+
+
+def test_stress_has_a_spread_where_there_is_a_volume_and_none_where_there_is_not(gateway: httpx.Client) -> None:
+    crystal = M | {"cell": (12.0 * np.eye(3)).tolist(), "pbc": True}
+    periodic, molecule = rest_json([crystal, M], outputs=["stress_std"])(gateway).json()["results"]
+    ratio = np.std([1.0, 1.1, 0.9, 1.05], ddof=1) / np.mean([1.0, 1.1, 0.9, 1.05])
+    np.testing.assert_allclose(periodic["stress_std"], np.abs(periodic["stress"]) * ratio, rtol=1e-4, atol=1e-9)
+    assert "stress_std" not in molecule
+    assert "forces_std" not in periodic
 
 
 def test_float32_positions_and_every_layout_of_an_array_mean_the_same(gateway: httpx.Client) -> None:

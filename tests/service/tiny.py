@@ -88,6 +88,8 @@ class PairEngine:
             "virial": np.einsum("nb,nij->bij", onehot.astype(np.float32), virial) * amplitudes.mean(),
             "atomic_energy": atomic,
             "member_forces": amplitudes[:, None, None] * force,
+            "member_virial": amplitudes[:, None, None, None]
+            * np.einsum("nb,nij->bij", onehot, virial, dtype=np.float32),
         }
 
 
@@ -97,6 +99,7 @@ def pair_graph(signature: Signature, amplitudes: tuple[float, ...] = AMPLITUDES)
         "q": charges(),
         "a": np.array(amplitudes, np.float32)[:, None],
         "a3": np.array(amplitudes, np.float32)[:, None, None],
+        "a4": np.array(amplitudes, np.float32)[:, None, None, None],
         "mean": np.float32(np.mean(amplitudes)),
         "one": np.float32(1),
         "half": np.float32(0.5),
@@ -162,6 +165,7 @@ def pair_graph(signature: Signature, amplitudes: tuple[float, ...] = AMPLITUDES)
     add("Reshape", "v9 square", "v33")
     add("Mul", "v33 half", "v_half")
     add("Mul", "v_half mean", "virial")
+    add("Mul", "a4 v_half", "member_virial")
     graph = helper.make_graph(
         nodes,
         "pair",

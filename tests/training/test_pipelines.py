@@ -7,10 +7,11 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from contract.repository import ModelRepository
-from training.checkpoint import load_run
+from contract.repository import ModelRepository, sha256_of
+from training.checkpoint import load_run, published_network
 from training.errors import NotReady
 from training.evaluation import load_predictions
+from training.export.potential import export_potential
 from training.fit import FitConfig
 from training.gate.errors import OutdatedVersion
 from training.networks.hipnn import HipNNConfig
@@ -151,10 +152,12 @@ def test_a_run_that_passes_the_gate_is_served_with_a_complete_card(repository: M
     assert all(check.passed for check in card.checks)
     assert len(card.checks) > 20
     assert card.domain.formulas == ["H2O"]
-    assert card.committee.energy_calibration is not None
-    assert [c.nominal for c in card.committee.coverage] == [0.68, 0.95]
+    assert card.committee.energy is not None
+    assert [c.nominal for c in card.committee.energy.coverage] == [0.68, 0.95]
+    assert card.domain.surroundings is not None
     assert card.compared_with[0].name == "mean predictor"
-    assert {"model.onnx", "model.pt", "reference.npz", "MODEL_CARD.md"} <= {p.name for p in stored.folder.iterdir()}
+    beside = {"model.pt", "reference.npz", "weights.safetensors", "environments.npz", "MODEL_CARD.md"}
+    assert {"model.onnx", *beside} <= {p.name for p in stored.folder.iterdir()}
     assert stored.file("model_members.onnx").parent == repository.root / "morse-committee-members" / "1"
     people = (stored.folder.parent / "MODEL_CARD.md").read_text()
     for plot in ("parity.svg", "calibration.svg", "batching.svg"):
@@ -171,6 +174,15 @@ def test_the_embedded_engine_reproduces_the_reference_answers(repository: ModelR
     session = onnxruntime.InferenceSession(stored.file("model.onnx"), providers=["CPUExecutionProvider"])
     for name, value in zip(expected, session.run(list(expected), inputs), strict=True):
         assert np.allclose(value, expected[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_a_published_model_can_be_exported_again_from_its_own_folder(
+    repository: ModelRepository, trained: Path, tmp_path: Path
+) -> None:
+    stored = repository.load("morse-committee")
+    export_potential(published_network(stored), tmp_path)
+    for name in ("model.onnx", "model_members.onnx"):
+        assert sha256_of(tmp_path / name) == sha256_of(stored.file(name))
 
 
 def test_publishing_again_makes_the_next_version_and_an_old_number_is_refused(

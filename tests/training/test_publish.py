@@ -91,7 +91,7 @@ def repository(candidate: Candidate, tmp_path_factory: pytest.TempPathFactory) -
 def test_a_single_network_is_served_without_a_spread_and_without_a_second_graph(repository: ModelRepository) -> None:
     stored = repository.load("waters")
     assert not stored.has("model_members.onnx")
-    assert stored.card.committee.energy_calibration is None
+    assert stored.card.committee.energy is None
     assert stored.card.domain.energy_std_in_ev is None
     assert not (repository.root / "waters" / "calibration.svg").exists()
     assert "no standard deviation is given" in (repository.root / "waters" / "MODEL_CARD.md").read_text()

@@ -152,7 +152,7 @@ def test_errors_in_the_report_are_those_of_the_stored_predictions(runs: Path, re
         assert f"{1e3 * np.abs(error).mean():#.3g}".rstrip(".") in text
 
 
-def test_coverage_is_stated_for_both_parts_before_and_after_the_factor(reports: dict[str, str]) -> None:
+def test_coverage_is_stated_for_both_parts_before_and_after_the_scale(reports: dict[str, str]) -> None:
     text = Page(reports["many"]).text
     assert len(re.findall(r"as the members spread +\d+\.\d %", text)) == 2
     assert len(re.findall(r"times [\d.]+ +\d+\.\d %", text)) == 2

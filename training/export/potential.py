@@ -1,4 +1,4 @@
-"""Export of a potential: model.onnx, model_members.onnx, model.pt and reference.npz of one network.
+"""Export of a potential: model.onnx, model_members.onnx, model.pt, its weights and reference.npz of one network.
 
 The network's own adjoint is exported, so no autograd is in any file. ONNX by torch.export with dynamic N, K and B.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from contract.graphs import Graph, build_graph, collate
 from contract.signatures import POTENTIAL, POTENTIAL_MEMBERS, Signature
 from contract.structures import checked_structure
+from training.checkpoint import WEIGHTS, save_weights
 from training.networks.exportable import MeanForces, MemberForces
 from training.networks.hipnn import HipNN
 
@@ -29,8 +30,9 @@ _DYNAMIC = {"N": "atoms", "K": "slots", "B": "structures"}
 
 
 def export_potential(network: HipNN, folder: Path) -> None:
-    """Write the three graph files of a network into a version folder. The network is cast to float32 on the CPU."""
+    """Write the graph files of a network and its weights into a version folder. It is cast to float32 on the CPU."""
     network = network.to("cpu", torch.float32).eval()
+    save_weights(network, folder / WEIGHTS)
     example = example_inputs(network)
     mean = MeanForces(network).eval()
     write_onnx(mean, example, POTENTIAL, folder / "model.onnx")

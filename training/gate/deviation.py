@@ -19,6 +19,7 @@ PARITY: Final[Mapping[str, float]] = {
     "virial": 2e-5,
     "atomic_energy": 5e-6,
     "member_forces": 5e-5,
+    "member_virial": 2e-5,
 }
 _EV_PER_ATOM: Final = 0.5
 _FLOOR: Final = 1.0
@@ -104,10 +105,16 @@ def _largest_atom_of_members(size: NDArray[np.float64], structure: NDArray[np.in
     return np.stack([_largest_atom(each, structure) for each in size])
 
 
+def _virial_of_members(size: NDArray[np.float64], structure: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[M, B, 3, 3]: the largest component of the structure in that member."""
+    return np.stack([np.broadcast_to(_virial(each, structure), each.shape) for each in size])
+
+
 _SCALES: Final[dict[str, Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]]] = {
     "energy": _per_atom,
     "virial": _virial,
     "forces": _largest_atom,
     "atomic_energy": _largest_atom_of_members,
     "member_forces": _largest_atom_of_members,
+    "member_virial": _virial_of_members,
 }

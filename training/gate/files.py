@@ -10,7 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from contract.card import Check
+from contract.environments import ENVIRONMENTS
 from contract.signatures import GRAPHS, TensorSpec
+from training.checkpoint import WEIGHTS
 from training.export.potential import OPSET
 from training.gate.deviation import count
 
@@ -24,7 +26,8 @@ KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx"})
 _Faults = Callable[[onnx.ModelProto], Iterator[str]]
 _Nodes = Iterable[onnx.NodeProto]
 
-_OTHER_FILES: Final = frozenset({"model.pt", "reference.npz"})
+_NEEDED: Final = ("model.onnx", "model.pt", "reference.npz", WEIGHTS)
+_OTHER_FILES: Final = frozenset({*_NEEDED, ENVIRONMENTS})
 
 
 def inspect_files(folder: Path, family: str = "potential") -> list[Check]:
@@ -60,9 +63,7 @@ def _unsafe(folder: Path, family: str) -> Iterator[str]:
 
 
 def _missing(folder: Path) -> Iterator[str]:
-    return (
-        f"{name} is missing" for name in ("model.onnx", "model.pt", "reference.npz") if not (folder / name).exists()
-    )
+    return (f"{name} is missing" for name in _NEEDED if not (folder / name).exists())
 
 
 def _graph(path: Path) -> onnx.ModelProto | None:

@@ -19,6 +19,7 @@ ALONE_BOUNDS: Final[Mapping[str, float]] = {
     "virial": 1e-5,
     "atomic_energy": 2e-6,
     "member_forces": 1e-5,
+    "member_virial": 1e-5,
 }
 
 
@@ -85,7 +86,7 @@ def _part(outputs: Arrays, inputs: Arrays, b: int) -> Arrays:
 
 def _share(name: str, value: NDArray[Any], atoms: NDArray[np.bool_], b: int) -> NDArray[Any]:
     match name:
-        case "energy":
+        case "energy" | "member_virial":
             part = value[:, b : b + 1]
         case "virial":
             part = value[b : b + 1]

@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from contract.card import Check
 from contract.graphs import bucket
-from training.gate.deviation import agreement, deviations
+from training.checkpoint import WEIGHTS
+from training.gate.deviation import agreement, count, deviations
 from training.gate.engines import Arrays
 from training.gate.submission import MEMBERS, Submission
 
@@ -50,6 +54,17 @@ def reference_reproduced(submission: Submission) -> list[Check]:
         (file, deviations(engine(inputs), outputs, inputs["structure"])) for file, engine in submission.engines.items()
     ]
     return agreement("reference.npz", found)
+
+
+def weights_kept(submission: Submission) -> list[Check]:
+    """The weights that lie beside the graphs are those of the network that was exported, bit by bit in float32."""
+    kept, meant = load_file(submission.folder / WEIGHTS), submission.network.state_dict()
+    other = [name for name in sorted(kept.keys() | meant.keys()) if not _same_weights(kept.get(name), meant.get(name))]
+    return [count("weights beside the graphs", other, "tensors that differ")]
+
+
+def _same_weights(kept: Tensor | None, meant: Tensor | None) -> bool:
+    return kept is not None and meant is not None and torch.equal(kept, meant.to(kept.dtype))
 
 
 def _found(

@@ -1,4 +1,4 @@
-"""The functions that are exported: a committee with the forces of its mean, and with the forces of every member."""
+"""The functions that are exported: a committee with forces and virials of its mean, and with those of every member."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class MeanForces(nn.Module):
 
 
 class MemberForces(nn.Module):
-    """The graph for force uncertainty: members unrolled, each with its own backward pass."""
+    """The graph for the uncertainty of forces and stress: members unrolled, each with its own backward pass."""
 
     def __init__(self, network: HipNN) -> None:
         super().__init__()
@@ -43,14 +43,15 @@ class MemberForces(nn.Module):
         reverse: Tensor,
         structure: Tensor,
         cells: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Tensors of contract.signatures.POTENTIAL_MEMBERS."""
         batch = Batch(species, positions, neighbours, shifts, reverse, structure, cells)
         each = [network.evaluate(batch) for network in self.members]  # type: ignore[operator]
         forces = torch.stack([e.forces for e in each])
-        virial = torch.stack([e.virial for e in each]).mean(dim=0)
+        virial = torch.stack([e.virial for e in each])
         energy = torch.cat([e.energy for e in each])
-        return energy, forces.mean(dim=0), virial, torch.cat([e.atomic_energy for e in each]), forces
+        atomic = torch.cat([e.atomic_energy for e in each])
+        return energy, forces.mean(dim=0), virial.mean(dim=0), atomic, forces, virial
 
 
 def member(network: HipNN, index: int) -> HipNN:

@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.card import Comparison, DataSource, Metric, Training
 from contract.card import Split as SplitRecord
 from training.baselines import MEAN_PREDICTOR, mean_predictor
-from training.candidate import Candidate, HeldOut, TaughtBy
+from training.calibration import LABELS, calibration_scale
+from training.candidate import Candidate, ForceSpread, HeldOut, TaughtBy
 from training.checkpoint import Run, load_run
 from training.domain import training_domain
+from training.environments import fit_environments
 from training.errors import NotReady
-from training.evaluation import force_metrics, load_predictions, metrics_by_energy
+from training.evaluation import force_metrics, load_force_spread, load_predictions, metrics_by_energy
 from training.importers.hippynn import HippynnImport, held_out_parts
+from training.out_of_domain import surroundings
 from training.pipelines.committee import CommitteeConfig
+from training.pipelines.distillation import STAND_IN
 from training.pipelines.preparation import Prepared, prepare
 
 LICENCE: Final = "BSD-3-Clause"
@@ -46,12 +51,16 @@ def candidate_of(folder: Path) -> Candidate:
     prepared = _prepared(config, run, folder)
     valid, test = (_held_out(prepared, folder, part) for part in ("valid", "test"))
     trained_on = prepared.dataset if config["pipeline"] == "hippynn_import" else prepared.part("train")
+    cutoff, held_out = run.network.config.cutoff_angstrom, list(valid.structures)
+    environments = fit_environments(list(trained_on), held_out, run.network.config.elements, cutoff)
     return Candidate(
         name=config["name"],
         purpose=config["purpose"],
         network=run.network,
         references=run.references,
-        domain=training_domain(trained_on, run.network.config.cutoff_angstrom, valid.std),
+        domain=training_domain(
+            trained_on, cutoff, _calibrated(valid, run.references), surroundings(environments, test.structures, cutoff)
+        ),
         data=[DataSource.model_validate(source) for source in run.record["data"]],
         split=SplitRecord.model_validate(run.record["split"]),
         metrics=_metrics(folder, "test"),
@@ -62,6 +71,8 @@ def candidate_of(folder: Path) -> Candidate:
         licence=LICENCE,
         citation=CITATIONS[config["pipeline"]],
         taught_by=_taught_by(config, folder),
+        environments=environments,
+        forces_against=LABELS if prepared.dataset.forces is not None else STAND_IN,
     )
 
 
@@ -92,7 +103,18 @@ def _of_committee(config: dict[str, Any]) -> Prepared:
 
 def _held_out(prepared: Prepared, folder: Path, part: Part) -> HeldOut:
     frames = prepared.part(part)
-    return HeldOut(list(frames), frames.energy, load_predictions(folder, part).energy)
+    forces = load_force_spread(folder, part)
+    return HeldOut(
+        list(frames),
+        frames.energy,
+        load_predictions(folder, part).energy,
+        None if forces is None else ForceSpread(*forces),
+    )
+
+
+def _calibrated(valid: HeldOut, references: dict[str, float]) -> NDArray[np.float64] | None:
+    """Standard deviations of the validation part as the service will give them, eV [n]."""
+    return None if valid.std is None else calibration_scale(valid.error(references), valid.std) * valid.std
 
 
 def _metrics(folder: Path, part: Part) -> list[Metric]:
@@ -100,7 +122,7 @@ def _metrics(folder: Path, part: Part) -> list[Metric]:
     energies = load_predictions(folder, part)
     with np.load(folder / "predictions.npz") as arrays:
         metrics = metrics_by_energy(energies.error, arrays[f"{part}/reference"])
-        if f"{part}/forces" in arrays:
+        if f"{part}/target_forces" in arrays:
             error = arrays[f"{part}/forces"] - arrays[f"{part}/target_forces"]
             metrics += force_metrics(error, len(energies.target))
     return metrics

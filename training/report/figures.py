@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from contract.card import BatchingCurve
-from training.calibration import NOMINAL, coverage
+from training.calibration import NOMINAL, ONE_SIGMA, coverage
 from training.fit import Epoch
 
 Array = NDArray[np.float64]
@@ -41,6 +41,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "savefig.dpi": 160,
 }
 _MOST_POINTS: Final = 20_000
+_MOST_SIZES: Final = 3_000
 _LEVELS: Final = np.linspace(0.02, 0.99, 60)
 _MOST_BINS, _LEAST_IN_BIN = 12, 20
 
@@ -50,6 +51,21 @@ class Scatter(NamedTuple):
 
     reference: Array
     predicted: Array
+
+
+class Spread(NamedTuple):
+    """Errors of one quantity in a unit, the members' std beside each, and the fitted scale of the latter."""
+
+    quantity: str
+    unit: str
+    error: Array
+    std: Array
+    scale: float
+
+    @property
+    def calibrated(self) -> Array:
+        """Standard deviations that hold 68 % of the errors."""
+        return self.scale * self.std
 
 
 def learning_curves(histories: Sequence[Sequence[Epoch]], *, steps: bool) -> str:
@@ -96,21 +112,21 @@ def error_by_energy(energy: Array, error: Array) -> str:
     return _drawn("error-by-energy", 9.0, 3.6, lambda figure: _error_panel(figure.subplots(), energy, error))
 
 
-def calibration(error: Array, std: Array, factor: float) -> str:
-    """How often the truth lies within intervals of the spread, and the size of the error against the spread.
+def calibration(spreads: Sequence[Spread], members: int) -> str:
+    """A row for each quantity: how often the truth lies within intervals, and the size of the error against the std.
 
     Args:
-        error: of the mean, eV [n].
-        std: of the members, eV [n].
-        factor: fitted on another part.
+        spreads: on a part that the scales were not fitted to.
+        members: of the committee.
     """
 
     def draw(figure: Figure) -> None:
-        covered, sized = _row(figure, 2)
-        _coverage_panel(covered, error, std, factor)
-        _size_panel(sized, error, std, factor)
+        rows = figure.subplots(len(spreads), 2, squeeze=False)
+        for (covered, sized), spread in zip(rows, spreads, strict=True):
+            _coverage_panel(covered, spread, members)
+            _size_panel(sized, spread)
 
-    return _drawn("calibration", 9.2, 4.2, draw)
+    return _drawn("calibration", 9.2, 4.2 * len(spreads), draw)
 
 
 def batching(curve: BatchingCurve) -> str:
@@ -205,35 +221,40 @@ def _error_panel(axes: Axes, energy: Array, error: Array) -> None:
     axes.legend(loc="upper left")
 
 
-def _coverage_panel(axes: Axes, error: Array, std: Array, factor: float) -> None:
-    axes.plot((0, 100), (0, 100), color=GREY, lw=0.8, label="normal errors of that size")
-    lines = (("as the members spread", 1.0, VERMILLION, (0, (4, 2)), "s"), ("times the factor", factor, BLUE, "-", "o"))
+def _coverage_panel(axes: Axes, spread: Spread, members: int) -> None:
+    axes.plot((0, 100), (0, 100), color=GREY, lw=0.8, label="as they should")
+    lines = (("as the members spread", 1.0, VERMILLION, (0, (4, 2)), "s"), ("calibrated", spread.scale, BLUE, "-", "o"))
     for label, scale, colour, style, marker in lines:
-        observed = [100 * coverage(error, scale * std, level) for level in _LEVELS]
+        observed = [100 * coverage(spread.error, scale * spread.std, level, members) for level in _LEVELS]
         axes.plot(100 * _LEVELS, observed, color=colour, ls=style, lw=1.8, label=label)
-        marked = [100 * coverage(error, scale * std, level) for level in NOMINAL]
+        marked = [100 * coverage(spread.error, scale * spread.std, level, members) for level in NOMINAL]
         axes.plot(100 * np.array(NOMINAL), marked, marker, color=colour, ms=6)
+        if scale == spread.scale:
+            for level, held in zip(NOMINAL, marked, strict=True):
+                axes.annotate(f"{held:.1f}", (100 * level, held), (6, -10), textcoords="offset points", fontsize=9)
     axes.set(
-        xlim=(0, 100), ylim=(0, 100), aspect="equal", title="test part: share of true energies inside",
-        xlabel="interval holds, if normal (%)", ylabel="interval held (%)",
+        xlim=(0, 100), ylim=(0, 102), aspect="equal", title=f"{spread.quantity}: intervals on the test part",
+        xlabel="interval is to hold (%)", ylabel="interval held (%)",
     )  # fmt: skip
     axes.legend(loc="upper left")
 
 
-def _size_panel(axes: Axes, error: Array, std: Array, factor: float) -> None:
-    spread, size = 1e3 * factor * std, 1e3 * np.abs(error)
-    shown = _shown(len(error))
-    axes.scatter(spread[shown], size[shown], s=_dot(error), c=BLUE, alpha=0.3, lw=0, rasterized=True)
-    axes.plot([], [], "o", color=BLUE, ms=3, label="a test frame")
-    bins = np.array_split(np.argsort(spread), _bins(spread))
-    middle, rms = [_rms(spread[b]) for b in bins], [_rms(size[b]) for b in bins]
-    axes.plot(middle, rms, "o-", color=VERMILLION, lw=1.8, ms=5, label="RMS error of equal bins")
-    ends = (float(spread.min()) / 1.3, float(spread.max()) * 1.3)
-    axes.plot(ends, ends, color=GREY, lw=0.8, label="error as large as the spread")
+def _size_panel(axes: Axes, spread: Spread) -> None:
+    std, size = 1e3 * spread.calibrated.ravel(), 1e3 * np.abs(spread.error).ravel()
+    shown = _shown(len(size), _MOST_SIZES)
+    axes.scatter(std[shown], size[shown], s=_dot(size[shown]), c=BLUE, alpha=0.3, lw=0, rasterized=True)
+    axes.plot([], [], "o", color=BLUE, ms=3, label=f"{len(shown):,} of {len(size):,} test numbers")
+    bins = np.array_split(np.argsort(std), _bins(std))
+    middle, held = [float(np.median(std[b])) for b in bins], [float(np.quantile(size[b], ONE_SIGMA)) for b in bins]
+    axes.plot(middle, held, "o-", color=VERMILLION, lw=1.8, ms=5, label="68 % of equal bins lie below")
+    least = 1e-2 * float(np.median(std))  # a force that symmetry makes zero has no spread to show
+    ends = (max(float(np.percentile(std, 0.5)), least) / 1.3, float(std.max()) * 1.3)
+    axes.plot(ends, ends, color=GREY, lw=0.8, label="as they should")
+    lowest = max(float(np.percentile(size, 1)), 0.1 * least)
     axes.set(
-        xscale="log", yscale="log", xlim=ends, ylim=(float(np.percentile(size, 1)), 1.3 * float(size.max())),
-        title="test part: size of the error",
-        xlabel="calibrated standard deviation (meV)", ylabel="|predicted $-$ reference| (meV)",
+        xscale="log", yscale="log", xlim=ends, ylim=(lowest, 1.3 * float(size.max())),
+        title=f"{spread.quantity}: size of the error",
+        xlabel=f"calibrated standard deviation (m{spread.unit})", ylabel=f"|error| (m{spread.unit})",
     )  # fmt: skip
     axes.legend(loc="lower right")
 
@@ -264,9 +285,9 @@ def _dot(values: Array) -> float:
     return float(np.clip(6_000 / max(1, len(values)), 5, 20))
 
 
-def _shown(count: int) -> NDArray[np.int64]:
+def _shown(count: int, most: int = _MOST_POINTS) -> NDArray[np.int64]:
     """Which points are drawn: all, or an even sample of very many."""
-    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(np.int64))
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def _drawn(name: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:

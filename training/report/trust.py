@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from training.calibration import NOMINAL, calibration_factor, coverage, rank_correlation
+from training.calibration import NOMINAL, calibration_scale, coverage, rank_correlation
 from training.report.errors import Table, short
-from training.report.figures import calibration
+from training.report.figures import Spread, calibration
 from training.report.folder import Finished
 
 _LOW_RANK: Final = 0.2
@@ -13,9 +13,9 @@ _LOW_RANK: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The factor, its test, and the figure of both (SVG)."""
+    """The scale, its test, and the figure of both (SVG)."""
 
-    factor: str
+    scale: str
     rank: str
     useless: bool
     table: Table
@@ -23,22 +23,22 @@ class Trust:
 
 
 def trust(finished: Finished) -> Trust | None:
-    """Fit the factor on the validation part and test it; None for a single network, which has no spread."""
+    """Fit the scale on the validation part and test it; None for a single network, which has no spread."""
     valid, test = finished.valid.energies, finished.test.energies
     if valid.std is None or test.std is None:
         return None
-    factor = calibration_factor(valid.error, valid.std)
+    scale, members = calibration_scale(valid.error, valid.std), finished.members
     rank = rank_correlation(test.error, test.std)
     rows = []
     for name, part, std in (("validation (fitted here)", valid, valid.std), ("test", test, test.std)):
-        for how, scale in (("as the members spread", 1.0), (f"times {factor:.3g}", factor)):
-            held = [f"{100 * coverage(part.error, scale * std, level):.1f} %" for level in NOMINAL]
-            rows.append([name, how, *held, short(calibration_factor(part.error, scale * std))])
+        for how, times in (("as the members spread", 1.0), (f"times {scale:.3g}", scale)):
+            held = [f"{100 * coverage(part.error, times * std, level, members):.1f} %" for level in NOMINAL]
+            rows.append([name, how, *held, short(calibration_scale(part.error, times * std))])
     head = ["part", "standard deviation", *(f"inside the {100 * level:.0f} % interval" for level in NOMINAL)]
     return Trust(
-        f"{factor:.3g}",
+        f"{scale:.3g}",
         f"{rank:.2f}",
         not rank >= _LOW_RANK,
-        Table([*head, "RMS of error / std"], rows, len(rows) - 1),
-        calibration(test.error, test.std, factor),
+        Table([*head, "68 % of errors below, in std"], rows, len(rows) - 1),
+        calibration([Spread("energy", "eV", test.error, test.std, scale)], members),
     )

@@ -30,7 +30,8 @@ class UnderstudyCalculator(Calculator):
     `results` holds energy and free_energy (eV, the same number), forces (eV/angstrom), energies (eV, one per atom),
     stress (eV/angstrom^3, xx yy zz yz xz xy, tensile positive; only for atoms periodic in three directions), and beyond
     ASE's own names energy_std (eV, None for a single member), domain (`understudy.wire.DomainVerdict`), digest, receipt
-    (`understudy.receipts.Receipt`), and forces_std (eV/angstrom) where it was asked for.
+    (`understudy.receipts.Receipt`), and where they were asked for forces_std (eV/angstrom) and stress_std
+    (eV/angstrom^3).
 
     Args:
         url: the gateway's address, or a `Client`; by default `UNDERSTUDY_URL`, else http://127.0.0.1:8000.
@@ -39,7 +40,7 @@ class UnderstudyCalculator(Calculator):
             OutOfDomain, `answer` only notes it in `results["domain"]`.
         deterministic: bitwise the same answers whoever else asks the gateway; slower where many do.
         model_digest: the weights that must answer, by their digest or at least its first 12 digits.
-        forces_std: also ask for the committee's spread of each force component; slower.
+        forces_std: also ask for the standard deviation of each component of forces and stress; slower.
         key: where the gateway asks for one; by default `UNDERSTUDY_KEY`.
 
     Raises:
@@ -71,9 +72,9 @@ class UnderstudyCalculator(Calculator):
         if on_out_of_domain not in get_args(OnOutOfDomain):
             raise ValueError(f"on_out_of_domain is '{on_out_of_domain}'; it may be 'answer', 'flag' or 'refuse'.")
         self.client = url if isinstance(url, Client) else Client(url, key=key)
-        outputs: Collection[OptionalOutput] = ("atomic_energies", *(("forces_std",) if forces_std else ()))
+        spreads: Collection[OptionalOutput] = ("forces_std", "stress_std") if forces_std else ()
         self.options: PredictOptions = {
-            "outputs": outputs,
+            "outputs": ("atomic_energies", *spreads),
             "deterministic": deterministic,
             "on_out_of_domain": on_out_of_domain,
             "model_digest": model_digest,
@@ -125,6 +126,7 @@ def _results(prediction: Prediction) -> dict[str, Any]:
         "energies": prediction.atomic_energies,
         "stress": prediction.stress,
         "forces_std": prediction.forces_std,
+        "stress_std": prediction.stress_std,
     }
     known = {name: value for name, value in results.items() if value is not None}
     beyond = {name: getattr(prediction, name) for name in ("energy_std", "domain", "digest", "receipt")}

@@ -147,7 +147,7 @@ class Client:
             structures: `ase.Atoms`, a dict of `numbers`, `positions`, `cell`, `pbc` (angstrom), a path to a structure
                 file, or a list of these. Long lists are sent in parts.
             on_progress: called with (structures done, structures in all) after each part.
-            outputs: `forces_std` and `atomic_energies` are computed only when asked for.
+            outputs: `forces_std`, `stress_std` and `atomic_energies` are computed only when asked for.
             deterministic: each structure is run alone: bitwise the same answer in every company.
             priority: `bulk` waits for the interactive work of everyone, but for a least share.
             on_out_of_domain: where the model was not trained, `answer` with the verdict, `flag` the prediction too (the

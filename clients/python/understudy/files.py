@@ -11,15 +11,25 @@ from understudy.structures import ASE_HINT
 if TYPE_CHECKING:
     from ase import Atoms
 
-_OURS = ("energy_std", "in_domain", "domain_verdict", "domain_reasons", "model", "model_version", "model_digest")
+_OURS = (
+    "energy_std",
+    "stress_std",
+    "in_domain",
+    "domain_verdict",
+    "domain_reasons",
+    "model",
+    "model_version",
+    "model_digest",
+)
 _LABELS = ("energy", "free_energy", "forces", "stress", "energies", "virial", "forces_std")
 
 
 def write_extxyz(path: str | os.PathLike[str], frames: "Sequence[Atoms]", predictions: Sequence[Prediction]) -> None:
     """Write each frame with its prediction; labels that the frames carried are replaced.
 
-    Per frame: energy, energy_std (eV), stress (eV/angstrom^3), in_domain, domain_verdict, domain_reasons, model,
-    model_version, model_digest. Per atom: forces and, where asked for, forces_std (eV/angstrom).
+    Per frame: energy, energy_std (eV), stress and, where asked for, stress_std (eV/angstrom^3), in_domain,
+    domain_verdict, domain_reasons, model, model_version, model_digest. Per atom: forces and, where asked for,
+    forces_std (eV/angstrom).
 
     Raises:
         InvalidStructure: ASE is missing.
@@ -51,6 +61,7 @@ def _labelled(frame: "Atoms", prediction: Prediction) -> "Atoms":
 def _info(prediction: Prediction) -> dict[str, object]:
     info = {
         "energy_std": prediction.energy_std,
+        "stress_std": prediction.stress_std,
         "in_domain": prediction.domain.in_domain,
         "domain_verdict": prediction.domain.verdict,
         "domain_reasons": "; ".join(prediction.domain.reasons) or None,

@@ -49,8 +49,10 @@ class Prediction:
         forces: [n, 3] eV/angstrom, -dE/dr of the committee mean.
         stress: [6] eV/angstrom^3, Voigt order xx yy zz yz xz xy, tensile positive; None unless periodic in three
             directions.
-        energy_std: eV, sample standard deviation over the committee (ddof = 1); None for a single member.
+        energy_std: eV, standard deviation over the committee, calibrated where `uncertainty` says so; None for a single
+            member.
         forces_std: [n, 3] eV/angstrom, the same for each force component; None unless asked for.
+        stress_std: [6] eV/angstrom^3, the same for the stress; None unless asked for.
         atomic_energies: [n] eV; None unless asked for.
         domain: whether the model was trained for such a structure, and if not, why and where.
         model, version, digest: which weights answered.
@@ -59,7 +61,7 @@ class Prediction:
         answered_by: the model or its teacher; None unless escalation was asked for.
         teacher: what the teacher says; None unless it was asked.
         receipt: what this answer depends on, to ask for it again; None from a gateway that gives none.
-        uncertainty: how many members energy_std is taken over, its divisor, and its calibration where there is one.
+        uncertainty: how many members they are taken over, whether calibrated, and how wide an interval of 95 % is.
     """
 
     energy: float
@@ -67,6 +69,7 @@ class Prediction:
     stress: Floats | None
     energy_std: float | None
     forces_std: Floats | None
+    stress_std: Floats | None
     atomic_energies: Floats | None
     domain: DomainVerdict
     model: str
@@ -90,6 +93,7 @@ class Prediction:
             "forces": self.forces,
             "stress": self.stress,
             "forces_std": self.forces_std,
+            "stress_std": self.stress_std,
             "atomic_energies": self.atomic_energies,
         }
         said = {
@@ -111,7 +115,7 @@ def part(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[in
 
     Args:
         head: the answer's JSON.
-        tensors: energy [B], forces [N, 3]; where present energy_std [B], stress [B, 6], forces_std [N, 3],
+        tensors: energy [B], forces [N, 3]; where present energy_std [B], stress, stress_std [B, 6], forces_std [N, 3],
             atomic_energies [N].
         natoms: atoms of each structure, as they were sent.
 
@@ -132,6 +136,7 @@ def _check(head: PredictionHead, tensors: Mapping[str, Array], natoms: Sequence[
         "energy": (structures,),
         "energy_std": (structures,),
         "stress": (structures, 6),
+        "stress_std": (structures, 6),
         "forces": (atoms, 3),
         "forces_std": (atoms, 3),
         "atomic_energies": (atoms,),
@@ -157,6 +162,7 @@ def _prediction(
         stress=_copy(tensors.get("stress"), index),
         energy_std=_energy_std(result, tensors.get("energy_std"), index),
         forces_std=_copy(tensors.get("forces_std"), atoms),
+        stress_std=_copy(tensors.get("stress_std"), index),
         atomic_energies=_copy(tensors.get("atomic_energies"), atoms),
         domain=result.domain,
         model=head.model,

@@ -196,7 +196,8 @@ def _members(prediction: Prediction) -> str:
     spread = prediction.uncertainty
     if spread is None or spread.members < 2:
         return ""
-    return f", committee of {spread.members} (std with ddof = {spread.ddof})"
+    how = ", calibrated" if spread.calibrated else ""
+    return f", committee of {spread.members} (std with ddof = {spread.ddof}{how})"
 
 
 def _unit(units: Mapping[str, str], name: str) -> str:

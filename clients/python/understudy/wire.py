@@ -15,7 +15,7 @@ Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
 Voigt = tuple[float, float, float, float, float, float]
 Verdict = Literal["in", "edge", "out"]
-OptionalOutput = Literal["forces_std", "atomic_energies"]
+OptionalOutput = Literal["forces_std", "stress_std", "atomic_energies"]
 Priority = Literal["interactive", "bulk"]
 OnOutOfDomain = Literal["answer", "flag", "refuse"]
 Check = Literal["teacher"]
@@ -34,6 +34,7 @@ UNITS: Final[Mapping[str, str]] = {
     "forces": "eV/angstrom",
     "forces_std": "eV/angstrom",
     "stress": "eV/angstrom^3",
+    "stress_std": "eV/angstrom^3",
 }
 
 
@@ -99,11 +100,26 @@ class Gap(_Part):
     forces_max_ev_angstrom: float = Field(description="the longest difference vector of an atom")
 
 
-class Answerer(Weights):
-    """Who answered, and how to read its energy_std."""
+class Uncertainty(_Part):
+    """How to read energy_std, forces_std and stress_std."""
 
-    members: int = 1
-    energy_calibration: float | None = None
+    members: int = Field(description="committee members; with a single one there is no standard deviation")
+    ddof: int = Field(1, description="the divisor of the variance is members - ddof")
+    calibrated: bool = Field(
+        False,
+        description="standard deviations were scaled so that one holds the error of 68 % of held-out frames; otherwise "
+        "they are the members' own",
+    )
+    half_width_95: dict[str, float] = Field(
+        {},
+        description="by quantity, how many standard deviations hold 95 %; only of what was compared with held-out data",
+    )
+
+
+class Answerer(Weights):
+    """Who answered, and how to read its standard deviations."""
+
+    uncertainty: Uncertainty | None = None
 
 
 class TeacherOpinion(Answerer):
@@ -120,7 +136,9 @@ class ResultHead(_Part):
 
     energy: float | None = Field(None, description="eV, total")
     energy_std: float | None = Field(
-        None, description="eV, sample standard deviation over the committee (ddof = 1); null for a single member"
+        None,
+        description="eV, standard deviation over the committee, calibrated where `uncertainty` says so: then it holds "
+        "the error in 68 % of cases; null for a single member",
     )
     domain: DomainVerdict
     flags: list[str] = Field([], description="why to hesitate; left out where on_out_of_domain is answer")
@@ -137,16 +155,11 @@ class Result(ResultHead):
     stress: Voigt | None = Field(
         None, description="eV/angstrom^3, xx yy zz yz xz xy, tensile positive; only when periodic in 3 directions"
     )
-    forces_std: list[Vector] | None = Field(None, description="eV/angstrom, over the committee; only when asked for")
+    forces_std: list[Vector] | None = Field(None, description="eV/angstrom, as energy_std; only when asked for")
+    stress_std: Voigt | None = Field(
+        None, description="eV/angstrom^3, as energy_std; only when asked for and periodic in 3 directions"
+    )
     atomic_energies: list[float] | None = Field(None, description="eV, one per atom; only when asked for")
-
-
-class Uncertainty(_Part):
-    """How to read energy_std and forces_std."""
-
-    members: int = Field(description="committee members; with a single one there is no standard deviation")
-    ddof: int = Field(1, description="the divisor of the variance is members - ddof")
-    energy_calibration: float | None = Field(None, description="multiply energy_std by this to match held-out errors")
 
 
 class _Answer(_Part):

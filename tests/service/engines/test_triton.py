@@ -256,7 +256,7 @@ def test_a_server_with_other_weights_under_the_name_is_refused_on_start(tritons:
     np.savez(file, **{f"in/{k}": v for k, v in inputs.items()}, **{f"out/{k}": v for k, v in outputs.items()})
     stored = shipped(STUDENT)
     files = [
-        ModelFile(path=e.path, sha256=sha256_of(file), bytes=1) if e.path.endswith("npz") else e
+        ModelFile(path=e.path, sha256=sha256_of(file), bytes=1) if e.path.endswith("reference.npz") else e
         for e in stored.card.files
     ]
     (tmp_path / STUDENT / "1" / "card.json").write_text(

@@ -23,7 +23,14 @@ from training.networks.hipnn import HipNN
 Arrays = dict[str, NDArray[Any]]
 Engine = Callable[[Arrays], Arrays]
 
-BOUNDS = {"energy": 2e-6, "atomic_energy": 2e-6, "forces": 5e-5, "virial": 2e-5, "member_forces": 5e-5}
+BOUNDS = {
+    "energy": 2e-6,
+    "atomic_energy": 2e-6,
+    "forces": 5e-5,
+    "virial": 2e-5,
+    "member_forces": 5e-5,
+    "member_virial": 2e-5,
+}
 FLOOR_EV = 1e-6  # an isolated atom's energy may be near zero, where a relative error means nothing
 CUTOFF = 4.0
 
@@ -137,7 +144,7 @@ def test_a_graph_has_the_signature_of_its_family_and_no_operator_that_races(expo
     files: dict[str, Signature] = {"model.onnx": POTENTIAL}
     if exported.network.config.members > 1:
         files["model_members.onnx"] = POTENTIAL_MEMBERS
-    assert {path.name for path in exported.folder.iterdir()} == {*files, "model.pt"}
+    assert {path.name for path in exported.folder.iterdir()} == {*files, "model.pt", "weights.safetensors"}
     for file, signature in files.items():
         model = onnx.load(exported.folder / file)
         operators = {node.op_type for node in model.graph.node}
@@ -161,8 +168,10 @@ def test_the_second_graph_of_a_committee_has_the_forces_of_every_member(
         inputs = _inputs(structures)
         answers = engine(inputs)
         _assert_parity(answers, _eager(exported.network, inputs))
-        each = [_eager(member(exported.network, m), inputs)["forces"] for m in range(2)]
-        _assert_parity({"member_forces": answers["member_forces"]}, {"member_forces": np.stack(each)})
+        each = [_eager(member(exported.network, m), inputs) for m in range(2)]
+        for name in ("forces", "virial"):
+            expected = {f"member_{name}": np.stack([one[name] for one in each])}
+            _assert_parity({f"member_{name}": answers[f"member_{name}"]}, expected)
 
 
 def test_in_float64_the_graph_equals_the_network_to_rounding(

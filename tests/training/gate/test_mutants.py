@@ -24,6 +24,7 @@ from training.gate.engines import Arrays, Engine, onnx_engine
 from training.gate.errors import Refused
 from training.gate.files import inspect_files
 from training.gate.gate import examine
+from training.gate.parity import weights_kept
 from training.gate.submission import EVERYDAY, MEMBERS, TORCHSCRIPT, Submission
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.publish import _card, _reference_inputs
@@ -262,6 +263,22 @@ def test_a_format_that_answers_otherwise_is_named(healthy: Submission, file: str
 def test_member_forces_that_are_not_those_of_the_members_are_refused(healthy: Submission) -> None:
     exchanged = served(healthy, lambda _, o: o | {"member_forces": o["member_forces"][::-1]}, MEMBERS)
     assert f"{MEMBERS} against the network: member forces" in refusal(exchanged)
+
+
+def test_member_virials_that_are_not_those_of_the_members_are_refused(healthy: Submission) -> None:
+    exchanged = served(healthy, lambda _, o: o | {"member_virial": o["member_virial"][::-1]}, MEMBERS)
+    said = refusal(exchanged)
+    assert f"{MEMBERS} against the network: member virial" in said
+    assert f"finite differences of members in {MEMBERS}: virial" in said
+
+
+def test_weights_of_another_training_state_beside_the_graphs_are_refused(healthy: Submission) -> None:
+    kept = healthy.network.state_dict()
+    later = copy.deepcopy(healthy.network)
+    later.load_state_dict({name: 1.001 * value for name, value in kept.items()})
+    checks = weights_kept(dataclasses.replace(healthy, network=later))
+    assert not checks[0].passed
+    assert weights_kept(healthy)[0].passed
 
 
 def test_a_committee_without_its_graph_of_member_forces_is_refused(healthy: Submission) -> None:

@@ -175,12 +175,14 @@ def test_a_member_alone_answers_what_it_answers_in_the_committee(
     committee = network_of(order=2, members=3)
     batch = batch_of([*molecules, *crystals])
     together = committee.evaluate(batch)
-    energy, forces, virial, _, each = MemberForces(committee)(*batch)
+    energy, forces, virial, _, each, strains = MemberForces(committee)(*batch)
     assert _difference(member(committee, 2).energy(batch)[0], together.energy[2]) < 1e-13
     assert _difference(energy, together.energy) < 1e-13
     assert _difference(forces, together.forces) < 1e-12
     assert _difference(virial, together.virial) < 1e-12
-    assert _difference(each[1], member(committee, 1).evaluate(batch).forces) < 1e-13
+    alone = member(committee, 1).evaluate(batch)
+    assert _difference(each[1], alone.forces) < 1e-13
+    assert _difference(strains[1], alone.virial) < 1e-13
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
