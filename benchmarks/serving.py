@@ -2,7 +2,7 @@
 
 Peers: the bare engine and the same work in process; a bare FastAPI echo; real Triton's python backend called directly,
 with ragged batching; LitServe; a server with a timed batcher (0.1 s, 512 atoms). Loads: one MD client at 24, 216, 1,000
-and 5,000 atoms (10,000 at this density are more than the card allows a request); 64 clients with mixed molecules; the
+and 4,000 atoms (10,000 at this density are more than the card allows a request); 64 clients with mixed molecules; the
 same with a fifth of the clients leaving before their answer.
 
 Client and servers share the cores. Requests are encoded before the clock starts, answers are read to the last byte but
@@ -42,7 +42,7 @@ ROUNDS = 3
 CALLS = 120
 SECONDS = 1.5
 CALLERS = 64
-ATOMS = (24, 216, 1000, 5000)
+ATOMS = (24, 216, 1000, 4000)
 ELEMENTS = [1, 6, 8]
 SEED = 0
 ECHO = """
