@@ -165,14 +165,6 @@ class Forbidden(ServiceError):
     title = "Not allowed"
 
 
-class OperatorOnly(ServiceError):
-    """A command that only an operator may give."""
-
-    code = "operator_only"
-    status = 403
-    title = "Operators only"
-
-
 class UnknownModel(ServiceError):
     """No such model or version."""
 

@@ -5,6 +5,7 @@ the running mean of the gap on sampled requests passes the bound on the card, th
 """
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -67,6 +68,7 @@ class Ledger:
         student_s, teacher_s: engine seconds of both, estimated by the batching curves on their cards.
         energy_sum, forces_sum: of the gaps of all checks.
         recent: the gaps of the last sampled structures.
+        running_mean: over them, since others do not stand for the traffic; None before there are enough.
     """
 
     bound: TeacherGap | None
@@ -79,6 +81,7 @@ class Ledger:
     energy_max: float = 0.0
     forces_max: float = 0.0
     recent: deque[Gap] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    running_mean: Gap | None = None
 
     def note(self, gap: Gap, why: Why) -> None:
         """Enter one gap."""
@@ -89,21 +92,11 @@ class Ledger:
         self.energy_max, self.forces_max = max(self.energy_max, energy), max(self.forces_max, forces)
         if why == "sampled":
             self.recent.append(gap)
+            self.running_mean = _mean(self.recent) if len(self.recent) >= ENOUGH else None
 
     def affords(self, seconds: float, share: float) -> bool:
         """Whether a check of so many seconds keeps the teacher's work within a share of the student's."""
         return self.teacher_s + seconds <= BURST_S + share * self.student_s
-
-    @property
-    def running_mean(self) -> Gap | None:
-        """Over the last sampled structures, since others do not stand for the traffic; None before there are enough."""
-        if len(self.recent) < ENOUGH:
-            return None
-        return Gap(
-            float(np.mean([abs(gap.energy_ev_per_atom) for gap in self.recent])),
-            float(np.mean([gap.forces_rms_ev_angstrom for gap in self.recent])),
-            float(np.mean([gap.forces_max_ev_angstrom for gap in self.recent])),
-        )
 
     @property
     def drifted(self) -> bool:
@@ -178,6 +171,12 @@ def opinion_of(model: Model, student: Prediction, teacher: Prediction) -> Opinio
         float(np.linalg.norm(difference, axis=1).max()),
     )
     return Opinion(model, student, teacher, gap)
+
+
+def _mean(gaps: Iterable[Gap]) -> Gap:
+    """Means of the sizes."""
+    sizes = [(abs(g.energy_ev_per_atom), g.forces_rms_ev_angstrom, g.forces_max_ev_angstrom) for g in gaps]
+    return Gap(*np.mean(sizes, axis=0).tolist())
 
 
 def seconds_of(predictions: list[Prediction], model: Model) -> float:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from service.access import TENANT
 from service.api.body import read_body
 from service.api.parse import json_object
-from service.errors import BadRequest, OperatorOnly, UnsupportedMediaType
+from service.errors import BadRequest, Forbidden, UnsupportedMediaType
 from service.operator import Operator
 from service.plane import Plane
 
@@ -58,7 +58,7 @@ def refuse_strangers(request: Request) -> None:
     """Without keys commands are taken from this machine only; with keys an operator's was asked for already.
 
     Raises:
-        OperatorOnly: the caller is elsewhere.
+        Forbidden: the caller is elsewhere.
     """
     if request.scope.get(TENANT) is not None:
         return
@@ -68,7 +68,7 @@ def refuse_strangers(request: Request) -> None:
     except ValueError:
         here = False
     if not here:
-        raise OperatorOnly(
+        raise Forbidden(
             "Commands are taken from operators on the gateway's own machine only.",
             hint="Run understudy models there, or serve with keys and use an operator's.",
         )

@@ -17,7 +17,7 @@ from wires import WIRES, call, kserve_json, malonaldehyde, rest_binary, rest_jso
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository
 from service.api.admin import refuse_strangers
-from service.errors import OperatorOnly
+from service.errors import Forbidden
 from service.settings import Demands, Settings
 
 M = malonaldehyde()
@@ -324,7 +324,7 @@ def test_commands_are_taken_from_this_machine_only(host: str, allowed: bool) -> 
     if allowed:
         refuse_strangers(request)
     else:
-        with pytest.raises(OperatorOnly):
+        with pytest.raises(Forbidden):
             refuse_strangers(request)
 
 

@@ -87,26 +87,22 @@ def run_loop(
         problem: what is learnt.
         config: how long.
         folder: holds active.db, and one folder a generation for the fit.
-        executor: runs the reference: threads, or a Parsl pool on a cluster.
+        executor: runs the reference.
         title: for the progress display.
     """
     console = Console(stderr=True)
     store = Store(folder / "active.db")
     _bootstrap(problem, config, store)
     _label(problem, store, 0, executor, f"{title}: labelling the first inputs")
-    for generation in range(1, config.generations + 1):
+    while len(store.generations()) < config.generations and not problem.finished(store.generations()):
+        generation = len(store.generations()) + 1
         model = problem.fit(store.labelled(generation - 1), generation, folder / f"generation-{generation:02d}")
-        if len(store.generations()) >= generation:
-            continue
         _explore(problem, model, config, store, generation, title)
         _label(problem, store, generation, executor, f"{title}: labelling generation {generation}")
         report = _report(problem, model, store, generation)
         store.close_generation(generation, report)
         console.print(_line(report), highlight=False)
-        if ended := problem.finished(store.generations()):
-            break
-    else:
-        ended = f"the last of {config.generations} generations"
+    ended = problem.finished(store.generations()) or f"the last of {config.generations} generations"
     last = len(store.generations()) + 1
     model = problem.fit(store.labelled(), last, folder / f"generation-{last:02d}")
     return Outcome(model, store, ended)

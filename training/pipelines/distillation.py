@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -23,10 +22,11 @@ from rich.console import Console
 from training.batches import LabelledGraphs
 from training.checkpoint import Run, load_run, save_run
 from training.evaluation import predict_forces, predict_member_forces, save_predictions
-from training.fit import Epoch, FitConfig, fit
+from training.fit import FitConfig
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
 from training.pipelines.committee import CommitteeConfig, validation
+from training.pipelines.members import cpu_seconds, train_apart
 from training.pipelines.preparation import Prepared, member_weights, prepare
 from training.record import run_record
 
@@ -56,22 +56,10 @@ def train_student(config: DistillationConfig, folder: Path) -> Run:
     train = _labelled(teacher.network, prepared, "train", config, taught)
     valid = _labelled(teacher.network, prepared, "valid", config, taught)
     alone = taught.model_copy(update={"forces": config.forces, "fit": config.fit})
-    members, history = [], list[Epoch]()
-    for m in range(config.network.members):
-        network = _student(config, m)
-        history += fit(
-            network,
-            config.forces,
-            train,
-            validation(valid, alone),
-            config.fit.model_copy(update={"seed": config.fit.seed + m}),
-            folder / f"member-{m}",
-            title=f"training {config.name}, member {m + 1} of {config.network.members}",
-        )
-        members.append(network.cpu())
-    record = run_record(config, prepared, history)
-    record["cpu_seconds"] = _cpu_seconds(history)
-    run = Run(stack(members), prepared.references, record)
+    value, title = validation(valid, alone), f"training {config.name}"
+    network, history = train_apart(config.network, config.forces, train, value, config.fit, folder, title)
+    record = run_record(config, prepared, history) | {"cpu_seconds": cpu_seconds(history)}
+    run = Run(network, prepared.references, record)
     save_run(folder, run)
     save_predictions(folder, run.network, prepared, one_teacher_each(teacher.network, prepared, config.fit.seed))
     return run
@@ -94,34 +82,6 @@ def one_teacher_each(teacher: HipNN, prepared: Prepared, seed: int) -> dict[str,
     return drawn
 
 
-def stack(members: list[HipNN]) -> HipNN:
-    """One committee of networks that have the same sensitivities."""
-    weights = [m.state_dict() for m in members]
-    network = HipNN(members[0].config.model_copy(update={"members": len(members)}))
-    shared = {"mu", "sigma"}
-    network.load_state_dict(
-        {
-            key: value if key.rsplit(".", 1)[-1] in shared else torch.cat([w[key] for w in weights])
-            for key, value in weights[0].items()
-        }
-    )
-    return network
-
-
-def fix_sensitivities(network: HipNN) -> None:
-    """Leave the sensitivities as they are initialised, so that members trained apart can be stacked."""
-    for block in network.blocks:
-        for parameter in block.interaction.sensitivity.parameters():  # type: ignore[union-attr]
-            parameter.requires_grad_(False)
-
-
-def _student(config: DistillationConfig, m: int) -> HipNN:
-    torch.manual_seed(config.fit.seed + m)
-    network = HipNN(config.network.model_copy(update={"members": 1}))
-    fix_sensitivities(network)
-    return network
-
-
 def _labelled(
     teacher: HipNN,
     prepared: Prepared,
@@ -136,11 +96,5 @@ def _labelled(
         _, forces = predict_forces(teacher, seen)
         own = seen if len(cutoffs) == 1 else prepared.graphs(part, config.network.cutoff_angstrom)
     ends = np.cumsum([graph.n_atoms for graph in own.graphs])[:-1]
-    weight = member_weights(own.energy, 1, taught.energy_scale_ev, folds=0, seed=0)
+    weight = member_weights(own.energy, config.network.members, taught.energy_scale_ev, folds=0, seed=0)
     return replace(own, forces=np.split(forces, ends), weight=weight)
-
-
-def _cpu_seconds(history: list[Epoch]) -> float:
-    """Each member's clock starts at zero: add up the last reading of each."""
-    ends = [a for a, b in zip(history, [*history[1:], None], strict=True) if b is None or b.epoch == 0]
-    return sum(epoch.cpu_seconds for epoch in ends)

@@ -25,10 +25,10 @@ from scipy.stats import spearmanr
 from contract.elements import NUMBERS
 from contract.graphs import build_graph
 from contract.structures import Structure, checked_structure
+from training.active.committee import NetworkCommittee
 from training.active.loop import LoopConfig, Outcome, Wave, run_loop
 from training.active.store import Arrays, Sample, Store
 from training.batches import LabelledGraphs
-from training.calculator import NetworkCommittee
 from training.evaluation import predict_forces
 from training.fit import FitConfig
 from training.networks.hipnn import HipNN, HipNNConfig

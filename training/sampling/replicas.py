@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from contract.errors import UnderstudyError
 from contract.graphs import Graph, build_graph
 from contract.structures import Structure, checked_structure
-from training.sampling.langevin import BOLTZMANN_EV, FS_IN_ASE
+from training.sampling.langevin import Walker
 
 End = Literal["energy", "force", "close", "survived", "not finite"]
 FORCE_PEAK: Final = 3.0
@@ -97,46 +96,28 @@ class Committee(Protocol):
         """Angstrom."""
 
 
-class _Replica:
+class _Replica(Walker):
     """One trajectory on its way."""
 
-    def __init__(self, start: Start, rng: np.random.Generator, cutoff: float) -> None:
-        self.start = start
-        self.rng = rng
-        self.cutoff = cutoff
-        self.numbers = start.structure.numbers
-        self.mass = atomic_masses[self.numbers][:, None]
-        self.positions = start.structure.positions.copy()
-        self.cell = None if start.structure.cell is None else start.structure.cell.copy()
-        self.kelvin = start.temperature.start
-        self.velocities = np.sqrt(BOLTZMANN_EV * self.kelvin / self.mass) * rng.normal(size=self.positions.shape)
-        self.force = np.zeros_like(self.positions)
-        self.graph = build_graph(start.structure, cutoff)
+    def __init__(self, start: Start, how: Dynamics, rng: np.random.Generator, cutoff: float) -> None:
+        structure = start.structure
+        kelvin = start.temperature.start
+        super().__init__(structure.positions, structure.numbers, kelvin, how.step_fs, how.friction_per_ps, rng)
+        self.start, self.how, self.cutoff, self.kelvin = start, how, cutoff, kelvin
+        self.cell = None if structure.cell is None else structure.cell.copy()
+        self.graph = build_graph(structure, cutoff)
 
     def structure(self) -> Structure:
         """The frame as it is now."""
-        return checked_structure(self.numbers, self.positions, self.cell, self.start.structure.pbc)
+        return checked_structure(self.start.structure.numbers, self.positions, self.cell, self.start.structure.pbc)
 
-    def kick_and_drift(self, how: Dynamics) -> None:
-        """B A O A of BAOAB."""
-        dt = how.step_fs * FS_IN_ASE
-        keep = np.exp(-how.friction_per_ps * 1e-3 * how.step_fs)
-        self.velocities += 0.5 * dt * self.force / self.mass
-        self.positions += 0.5 * dt * self.velocities
-        noise = np.sqrt((1.0 - keep**2) * BOLTZMANN_EV * self.kelvin / self.mass)
-        self.velocities = keep * self.velocities + noise * self.rng.normal(size=self.velocities.shape)
-        self.positions += 0.5 * dt * self.velocities
-
-    def kick(self, how: Dynamics) -> None:
-        """The last B of BAOAB."""
-        self.velocities += 0.5 * how.step_fs * FS_IN_ASE * self.force / self.mass
-
-    def drive(self, time_fs: float, how: Dynamics) -> None:
+    def drive(self, time_fs: float) -> None:
         """Set the thermostat, and scale the cell to the density of this moment."""
-        self.kelvin = max(0.0, self.start.temperature.at(time_fs, how.length_fs))
+        length_fs = self.how.length_fs
+        self.kelvin = max(0.0, self.start.temperature.at(time_fs, length_fs))
         if self.cell is None or self.start.structure.cell is None:
             return
-        wanted = self.start.density.at(time_fs, how.length_fs) / self.start.density.at(0.0, how.length_fs)
+        wanted = self.start.density.at(time_fs, length_fs) / self.start.density.at(0.0, length_fs)
         volume = abs(np.linalg.det(self.start.structure.cell)) / wanted
         scale = (volume / abs(np.linalg.det(self.cell))) ** (1.0 / 3.0)
         self.cell *= scale
@@ -153,7 +134,7 @@ def explore(starts: Sequence[Start], committee: Committee, limits: Limits, how: 
         how: steps and length.
         seed: of velocities and noise; each trajectory has its own stream.
     """
-    replicas = [_Replica(s, np.random.default_rng([seed, i]), committee.cutoff) for i, s in enumerate(starts)]
+    replicas = [_Replica(s, how, np.random.default_rng([seed, i]), committee.cutoff) for i, s in enumerate(starts)]
     running, ended = dict(enumerate(replicas)), dict[int, Ended]()
     _set_forces(running, committee)
     for step in range(round(how.length_fs / how.step_fs)):
@@ -161,15 +142,15 @@ def explore(starts: Sequence[Start], committee: Committee, limits: Limits, how: 
         if step % how.check_every == 0:
             _move(running, ended, _ends(running, committee, limits, time_fs))
             for replica in running.values():
-                replica.drive(time_fs, how)
+                replica.drive(time_fs)
         for replica in running.values():
-            replica.kick_and_drift(how)
+            replica.kick_and_drift(replica.kelvin)
         _move(running, ended, _broken(running, time_fs))
         if not running:
             break
         _set_forces(running, committee)
         for replica in running.values():
-            replica.kick(how)
+            replica.kick()
     for i, replica in running.items():
         ended[i] = Ended(replica.structure(), "survived", how.length_fs, np.nan, np.nan)
     return [ended[i] for i in range(len(starts))]

@@ -47,24 +47,6 @@ class Gfn2Spec(_Spec):
         return AseReference(partial(_gfn2, self.accuracy), f"GFN2-xTB, tblite {version}, accuracy {self.accuracy:g}")
 
 
-class EspressoSpec(_Spec):
-    """Plane-wave DFT by Quantum ESPRESSO's pw.x. Converge cutoff and k-spacing for your system first."""
-
-    kind: Literal["espresso"] = "espresso"
-    command: str = "pw.x"
-    pseudopotentials: dict[str, str] = Field(description="file by element")
-    folder: Path = Field(description="where the pseudopotentials are")
-    cutoff_ry: float = Field(30.0, gt=0)
-    k_spacing: float = Field(0.25, gt=0, description="1/angstrom")
-    smearing_ry: float = Field(0.02, gt=0, description="Methfessel-Paxton")
-
-    def open(self) -> Reference:
-        """The calculator."""
-        said = f"{self.cutoff_ry:g} Ry, k-spacing {self.k_spacing:g} 1/angstrom, smearing {self.smearing_ry:g} Ry"
-        files = ", ".join(self.pseudopotentials.values())
-        return AseReference(partial(_espresso, self), f"DFT, Quantum ESPRESSO, {files}, {said}")
-
-
 class AniSpec(_Spec):
     """A published ANI committee in NeuroChem's format."""
 
@@ -76,7 +58,7 @@ class AniSpec(_Spec):
         return AniReference(self.path)
 
 
-ReferenceSpec = Annotated[EamSpec | Gfn2Spec | EspressoSpec | AniSpec, Field(discriminator="kind")]
+ReferenceSpec = Annotated[EamSpec | Gfn2Spec | AniSpec, Field(discriminator="kind")]
 
 _EAM_STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
 
@@ -112,25 +94,3 @@ def _gfn2(accuracy: float) -> Any:
     from tblite.ase import TBLite
 
     return TBLite(method="GFN2-xTB", accuracy=accuracy, verbosity=0)
-
-
-def _espresso(spec: EspressoSpec) -> Any:
-    from ase.calculators.espresso import Espresso, EspressoProfile
-
-    profile: Any = EspressoProfile
-    calculator: Any = Espresso
-    return calculator(
-        profile=profile(command=spec.command, pseudo_dir=spec.folder.resolve()),
-        pseudopotentials=spec.pseudopotentials,
-        kspacing=spec.k_spacing,
-        input_data={
-            "control": {"tprnfor": True, "tstress": True},
-            "system": {
-                "ecutwfc": spec.cutoff_ry,
-                "occupations": "smearing",
-                "smearing": "mp",
-                "degauss": spec.smearing_ry,
-            },
-            "electrons": {"conv_thr": 1e-8},
-        },
-    )
