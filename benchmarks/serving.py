@@ -37,11 +37,11 @@ from contract.repository import ModelRepository, StoredModel
 from contract.structures import Structure
 
 PROJECT = Path(__file__).parent.parent
-ROUNDS = 2
+ROUNDS = 3
 CALLS = 60
 SECONDS = 1.5
 CALLERS = 64
-ATOMS = (24, 216)
+ATOMS = (24, 216, 1000)
 ELEMENTS = [1, 6, 8]
 SEED = 0
 ECHO = """
