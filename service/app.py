@@ -105,7 +105,8 @@ def create_app(
             repository = ModelRepository(settings.model_repo)
             turns = Turns(workers)
             models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
-            plane = app.state.plane = Plane(models, settings.limits, encoders, workers.count, journal)
+            plane = Plane(models, settings.limits, encoders, workers.count, journal, engine.is_there)
+            app.state.plane = plane
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
             harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)

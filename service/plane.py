@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -131,6 +131,7 @@ class Plane:
         teachers: who teaches whom, and how far they are apart.
         concurrency: engine calls at once.
         journal: what is known of each request, whatever its protocol.
+        engine_is_there: whether a prediction that comes now finds somebody to run it.
     """
 
     def __init__(
@@ -140,7 +141,9 @@ class Plane:
         encoders: ThreadPoolExecutor,
         concurrency: int = 1,
         journal: Journal | None = None,
+        engine_is_there: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.engine_is_there = engine_is_there
         self.journal = Journal() if journal is None else journal
         self.followers: Followers[Exchange] = Followers()
         self.teachers = Teachers(models)

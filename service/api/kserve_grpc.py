@@ -98,8 +98,8 @@ class InferenceService:
 
     @_call
     async def ServerReady(self, request: Any, context: Context) -> Any:
-        """Whether some model is loaded and warm: before that nobody listens here."""
-        return pb.ServerReadyResponse(ready=any(self.plane.models))
+        """Whether some model is loaded and warm and its engine is there; before that nobody listens here."""
+        return pb.ServerReadyResponse(ready=any(self.plane.models) and self.plane.engine_is_there())
 
     @_call
     async def ModelReady(self, request: Any, context: Context) -> Any:
@@ -108,7 +108,7 @@ class InferenceService:
             self._model(request)
         except UnknownModel:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=self.plane.engine_is_there())
 
     @_call
     async def ServerMetadata(self, request: Any, context: Context) -> Any:

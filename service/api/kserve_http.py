@@ -42,10 +42,11 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Whether the gateway is started, and some model is loaded and warm."""
+    """Whether the gateway is started, some model is loaded and warm, and its engine is there."""
     _refuse_if_not_ready(request)
     if not any(request.app.state.plane.models):
         raise NotReady("No model is loaded.", hint="Its operator loads one with: understudy models load NAME.")
+    _refuse_without_engine(request)
     return Response(status_code=200)
 
 
@@ -63,6 +64,7 @@ async def model_ready(request: Request) -> Response:
     """Whether a version of a model can be asked."""
     _refuse_if_not_ready(request)
     _model(request)
+    _refuse_without_engine(request)
     return Response(status_code=200)
 
 
@@ -101,6 +103,12 @@ async def infer(request: Request) -> Response:
 def _refuse_if_not_ready(request: Request) -> None:
     if not getattr(request.app.state, "ready", False):
         raise NotReady("The gateway is starting or shutting down.", hint="Ask again.", headers={"Retry-After": "1"})
+
+
+def _refuse_without_engine(request: Request) -> None:
+    plane: Plane = request.app.state.plane
+    if not plane.engine_is_there():
+        raise NotReady("No server that runs the models is there.", hint="Ask again.", headers={"Retry-After": "1"})
 
 
 def _response(answer: Answer, asked: Asked) -> Response:

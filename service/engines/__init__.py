@@ -93,6 +93,9 @@ class Engine(Protocol):
             EngineUnavailable: what the settings ask for is not there.
         """
 
+    def is_there(self) -> bool:
+        """Whether a call made now would find somebody to run it."""
+
     def close(self) -> None:
         """Let go of what the engine holds; its runners must not be called any more."""
 

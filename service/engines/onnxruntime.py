@@ -77,6 +77,10 @@ class OnnxRuntime:
 
         return run
 
+    def is_there(self) -> bool:
+        """It runs in this process."""
+        return True
+
     def close(self) -> None:
         """Nothing to do: sessions end with their runners."""
 

@@ -81,6 +81,10 @@ class TorchScript:
 
         return run
 
+    def is_there(self) -> bool:
+        """It runs in this process."""
+        return True
+
     def close(self) -> None:
         """Give torch its threads back."""
         torch.set_num_threads(self._threads_before)

@@ -83,6 +83,10 @@ class Triton:
 
         return run
 
+    def is_there(self) -> bool:
+        """Whether some server was last found to hold a graph."""
+        return any(server.holds for server in self._servers)
+
     def close(self) -> None:
         """End the connections."""
         self._closed.set()

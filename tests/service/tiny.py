@@ -68,6 +68,9 @@ class PairEngine:
     def open(self, stored: StoredModel, file: str) -> "PairEngine":
         return self
 
+    def is_there(self) -> bool:
+        return True
+
     def close(self) -> None: ...
 
     def __call__(self, tensors: Mapping[str, np.ndarray], stop: object = None) -> dict[str, np.ndarray]:

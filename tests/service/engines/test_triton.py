@@ -176,6 +176,7 @@ def test_without_any_server_callers_are_told_to_come_back_and_served_when_one_is
         assert refused.status_code == 503
         assert refused.json()["code"] == "engine_away"
         assert int(refused.headers["Retry-After"]) >= 1
+        assert gateway.get("/v2/health/ready").status_code == 503
         server.start()
         wait_until(lambda: ask(gateway, STUDENT).status_code == 200)
 
