@@ -5,8 +5,8 @@ with ragged batching; LitServe; a server with a timed batcher (0.1 s, 512 atoms)
 and 1,000 atoms; 64 clients with mixed molecules; the same with a fifth of the clients leaving before their answer.
 
 Client and servers share the cores. Requests are encoded before the clock starts, answers are read to the last byte but
-not decoded. Peers are asked in turn, medians over rounds; the ratios are what counts. A peer that is not installed is
-named in the record and left out.
+not decoded. Peers are asked in turn while the others are stopped (SIGSTOP), medians over rounds; the ratios are what
+counts. A peer that is not installed is named in the record and left out.
 """
 
 import asyncio
@@ -41,6 +41,7 @@ ROUNDS = 3
 CALLS = 60
 SECONDS = 1.5
 CALLERS = 64
+CALLS_APART_S = 0.2  # of a caller who leaves: about as often as one who stays
 ATOMS = (24, 216, 1000)
 ELEMENTS = [1, 6, 8]
 SEED = 0
@@ -61,11 +62,16 @@ Encode = Callable[[Structure], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody who answers: a name, a port on this machine, and how a structure is put into an HTTP/1.1 request."""
+    """Somebody who answers: a name, a port on this machine, and how a structure is put into an HTTP/1.1 request.
+
+    Attributes:
+        process: leads the group of the server's processes.
+    """
 
     name: str
     port: int
     encode: Encode
+    process: int
 
 
 class Connection:
@@ -100,7 +106,7 @@ def run(model_repo: Path = PROJECT / "model_repo") -> Finding:
             "absent": absent,
             "one MD client": {f"{n} atoms": _lone(model, peers, n) for n in ATOMS},
             f"{CALLERS} clients": _crowd(model, peers),
-            "a fifth of the clients leaving": _leaving(peers[0]),
+            "a fifth of the clients leaving": _leaving(peers, peers[0]),
         }
     return Finding(
         values,
@@ -153,8 +159,8 @@ def _peers(stack: ExitStack, model: StoredModel, model_repo: Path) -> tuple[list
 def _started(
     stack: ExitStack, name: str, command: list[str], port: int, ready: str, encode: Encode, **variables: str
 ) -> Peer:
-    stack.enter_context(_server(command, port, ready, **variables))
-    return Peer(name, port, encode)
+    process = stack.enter_context(_server(command, port, ready, **variables))
+    return Peer(name, port, encode, process)
 
 
 def _litserve(stack: ExitStack, graph: str, cutoff: str) -> Peer:
@@ -191,7 +197,20 @@ def _triton(stack: ExitStack, graph: str, cutoff: str) -> Peer:
     server = RealTriton(environment, folder.parent, root)
     stack.callback(server.stop)
     server.start()
-    return Peer("Triton, ragged", server.http_port, _kserve)
+    return Peer("Triton, ragged", server.http_port, _kserve, server.process)
+
+
+@contextmanager
+def _alone(peers: Sequence[Peer], peer: Peer | None = None) -> Iterator[None]:
+    """Everybody else stands still."""
+    others = [other for other in peers if other is not peer]
+    for other in others:
+        os.killpg(other.process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for other in others:
+            os.killpg(other.process, signal.SIGCONT)
 
 
 def _lone(model: StoredModel, peers: Sequence[Peer], atoms: int) -> dict[str, Any]:
@@ -203,9 +222,13 @@ def _lone(model: StoredModel, peers: Sequence[Peer], atoms: int) -> dict[str, An
     calls = min(CALLS, max(5, int(1e3 * SECONDS / alone)))
     rounds = []
     for _ in range(ROUNDS):
-        row = {peer.name: asyncio.run(_median(peer.port, peer.encode(structure), calls)) for peer in peers}
-        row["in process"] = _median_call(lambda: direct([structure]), calls)
-        row["neighbour list"] = _median_call(lambda: build_graph(structure, cutoff), calls)
+        row = {}
+        for peer in peers:
+            with _alone(peers, peer):
+                row[peer.name] = asyncio.run(_median(peer.port, peer.encode(structure), calls))
+        with _alone(peers):
+            row["in process"] = _median_call(lambda: direct([structure]), calls)
+            row["neighbour list"] = _median_call(lambda: build_graph(structure, cutoff), calls)
         rounds.append(row)
     row = {f"{name}, ms": statistics.median(r[name] for r in rounds) for name in rounds[0]}
     over = {p.name: statistics.median(r[p.name] - r["in process"] for r in rounds) for p in peers if p.name != "echo"}
@@ -219,12 +242,14 @@ def _crowd(model: StoredModel, peers: Sequence[Peer]) -> dict[str, Any]:
     structures = _mixed()
     rounds = []
     for _ in range(ROUNDS):
-        row = {
-            peer.name: asyncio.run(_served(peer.port, structures, [peer.encode(s) for s in structures]))
-            for peer in peers
-            if peer.name != "echo"
-        }
-        rounds.append(row | {"offline": _offline(model, structures)})
+        row = {}
+        for peer in peers:
+            if peer.name != "echo":
+                with _alone(peers, peer):
+                    requests = [peer.encode(s) for s in structures]
+                    row[peer.name] = asyncio.run(_served(peer.port, structures, requests))
+        with _alone(peers):
+            rounds.append(row | {"offline": _offline(model, structures)})
     row = {f"{name}, atoms/s": statistics.median(r[name] for r in rounds) for name in rounds[0]}
     row["share of offline"] = {
         name: statistics.median(r[name] / r["offline"] for r in rounds) for name in rounds[0] if name != "offline"
@@ -232,17 +257,16 @@ def _crowd(model: StoredModel, peers: Sequence[Peer]) -> dict[str, Any]:
     return row
 
 
-def _leaving(gateway: Peer) -> dict[str, float]:
+def _leaving(peers: Sequence[Peer], gateway: Peer) -> dict[str, float]:
     """Atoms per second a caller that stays, when all stay and when a fifth hang up on every request."""
     structures = _mixed()
     requests = [gateway.encode(s) for s in structures]
-    rounds = [
-        (
-            asyncio.run(_served(gateway.port, structures, requests)) / CALLERS,
-            asyncio.run(_served(gateway.port, structures, requests, leaving=CALLERS // 5)) / (CALLERS - CALLERS // 5),
-        )
-        for _ in range(ROUNDS)
-    ]
+    rounds, leave = [], CALLERS // 5
+    with _alone(peers, gateway):
+        for _ in range(ROUNDS):
+            stay = asyncio.run(_served(gateway.port, structures, requests)) / CALLERS
+            left = asyncio.run(_served(gateway.port, structures, requests, leaving=leave)) / (CALLERS - leave)
+            rounds.append((stay, left))
     stay, left = (statistics.median(r[k] for r in rounds) for k in range(2))
     ratio = statistics.median(b / a for a, b in rounds)
     return {"all stay, atoms/s each": stay, "others leave, atoms/s each": left, "ratio": ratio}
@@ -295,6 +319,7 @@ async def _served(
             connection.writer.write(requests[step % len(requests)])
             await asyncio.sleep(0.002)
             connection.writer.close()
+            await asyncio.sleep(CALLS_APART_S)
             step += CALLERS + 1
 
     start = time.perf_counter()
@@ -363,14 +388,14 @@ def _http(path: str, body: bytes, kind: str, extra: str = "") -> bytes:
 
 
 @contextmanager
-def _server(command: list[str], port: int, ready: str, **variables: str) -> Iterator[None]:
-    """A server as a child process, ended on leaving."""
+def _server(command: list[str], port: int, ready: str, **variables: str) -> Iterator[int]:
+    """A server as a child process that leads a group, ended on leaving."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         try:
             asyncio.run(_wait(process, port, ready))
-            yield
+            yield process.pid
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # with the workers that some servers leave behind
 

@@ -110,6 +110,13 @@ class RealTriton:
     def http_port(self) -> int:
         return self._ports[0]
 
+    @property
+    def process(self) -> int:
+        """Leads the group of its processes."""
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return self._process.pid
+
     def client(self) -> InferenceServerClient:
         return InferenceServerClient(self.url)
 
