@@ -7,29 +7,32 @@ directional differences. Here beside double backpropagation, and backpropagation
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
-from scipy.stats import t as student_t
 from torch import Tensor
 
+from benchmarks.ethanol import (
+    Arm,
+    Parts,
+    energy_and_force_error,
+    energy_error,
+    errors,
+    mean_and_interval,
+    parts_of,
+    read_ethanol,
+    trained,
+)
 from benchmarks.record import Finding
 from benchmarks.structures import aluminium, molecules
 from contract.graphs import build_graph
 from contract.structures import Structure
-from training.batches import LabelledGraphs, fit_references, labelled_graphs, to_batch
-from training.data.dataset import Dataset
-from training.data.fetch import fetch, public_data
-from training.data.qm22 import read_qm22
-from training.data.splits import split
-from training.evaluation import predict_energies, predict_forces
-from training.fit import FitConfig, fit
+from training.batches import LabelledGraphs, to_batch
 from training.networks.hipnn import Batch, HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective, ForceMode
 from training.objectives.losses import Labels, ObjectiveFunction, energy_objective
@@ -43,7 +46,6 @@ SYSTEMS: Final[tuple[System, ...]] = get_args(System)
 ORDERS: Final = (0, 1, 2)
 CUTOFF: Final[dict[System, float]] = {"molecules": 6.5, "aluminium": 7.0}
 DISPLACEMENTS_ANGSTROM: Final = (1e-2, 1e-3, 1e-4, 1e-5)
-LOCAL_ETHANOL: Final = Path(__file__).parents[2] / "shared" / "data" / "qm22" / "ethanol.npz"
 
 COST_NOTES = """
 One thread, float32, forward and backward of one batch, without the optimiser. Molecules: 64 of 20 atoms, cutoff 6.5
@@ -182,27 +184,6 @@ def gradient_errors(system: System, order: int) -> dict[str, float]:
     return errors
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Ethanol, parted: graphs with labels, atomic references subtracted."""
-
-    train: LabelledGraphs
-    valid: LabelledGraphs
-    test: LabelledGraphs
-
-
-Arm = dict[str, float]
-ETHANOL = HipNNConfig(
-    elements=[1, 6, 8],
-    order=1,
-    features=16,
-    sensitivities=16,
-    soft_min_angstrom=0.8,
-    soft_max_angstrom=4.5,
-    cutoff_angstrom=5.0,
-    interaction_layers=2,
-    atom_layers=1,
-)
 ALONE_LABELS, ALONE_CPU = "energies alone, equal labels and epochs", "energies alone, equal CPU time"
 
 
@@ -211,7 +192,7 @@ def accuracy(
 ) -> Finding:
     """Test errors of every way to train, at equal labels and at equal CPU time, over paired seeds."""
     torch.set_num_threads(1)
-    dataset = ethanol()
+    dataset = read_ethanol()
     runs: dict[str, list[Arm]] = {}
     sha256 = dataset.sources[0].sha256
     for seed in seeds:
@@ -226,70 +207,23 @@ def accuracy(
         "training frames": frames,
         "test frames": held_out,
         "epochs": epochs,
-        "mean and 95 % interval over seeds": {name: _summary(arms) for name, arms in runs.items()},
+        "mean and 95 % interval over seeds": {name: mean_and_interval(arms) for name, arms in runs.items()},
         "each seed": runs,
     }
     return Finding(values, ACCURACY_NOTES.strip().replace("\n", " "), list(seeds), {"ethanol": sha256})
 
 
-def ethanol() -> Dataset:
-    """QM-22 ethanol, from beside the project or fetched."""
-    path = LOCAL_ETHANOL if LOCAL_ETHANOL.exists() else fetch("qm22-ethanol")
-    return read_qm22(path, public_data("qm22-ethanol").provenance, "total")
-
-
-def parts_of(dataset: Dataset, frames: int, held_out: int, seed: int) -> Parts:
-    """`frames` to train on, half as many to validate, `held_out` to test on; no near duplicates between them."""
-    parts = split(dataset, (0.4, 0.2, 0.4), seed)
-    generator = np.random.default_rng(seed)
-    chosen = [
-        dataset.select(np.sort(generator.choice(part, count, replace=False)))
-        for part, count in ((parts.train, frames), (parts.valid, frames // 2), (parts.test, held_out))
-    ]
-    references = fit_references(chosen[0])
-    graphs = [labelled_graphs(part, ETHANOL.cutoff_angstrom, references) for part in chosen]
-    return Parts(*graphs)
-
-
 def train_arm(mode: Mode, parts: Parts, epochs: int, seed: int) -> Arm:
     """Train one network and measure it on the test frames."""
-    torch.manual_seed(seed)
-    network = HipNN(ETHANOL)
     alone = mode == "energies_alone"
     objective: ObjectiveFunction = energy_objective if mode == "energies_alone" else EnergyForceObjective(mode=mode)
-    validation = _energy_error if alone else _energy_and_force_error
-    config = FitConfig(schedule="cosine", learning_rate=2e-3, batch_size=16, max_epochs=epochs, seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        title = f"{mode}, seed {seed}"
-        history = fit(network, objective, parts.train, _on(validation, parts.valid), config, Path(folder), title=title)
-    predicted, forces = predict_forces(network, parts.test)
-    off = forces - np.concatenate(parts.test.forces or [])
-    return {
-        "energy MAE meV": 1e3 * float(np.abs(predicted.error).mean()),
-        "energy RMSE meV": 1e3 * float(np.sqrt((predicted.error**2).mean())),
-        "force MAE meV/angstrom": 1e3 * float(np.abs(off).mean()),
-        "force RMSE meV/angstrom": 1e3 * float(np.sqrt((off**2).mean())),
+    error = energy_error if alone else energy_and_force_error
+    network, history = trained(objective, parts, error, epochs, seed, f"{mode}, seed {seed}")
+    return errors(network, parts.test) | {
         "epochs": len(history),
         "CPU s": history[-1].cpu_seconds,
         "directional gradient error": _directional_error(network, parts.test),
     }
-
-
-def _on(error: Callable[[HipNN, LabelledGraphs], float], graphs: LabelledGraphs) -> Callable[[HipNN], float]:
-    return lambda network: error(network, graphs)
-
-
-def _energy_error(network: HipNN, graphs: LabelledGraphs) -> float:
-    return _rmse_plus_mae(predict_energies(network, graphs).error)
-
-
-def _energy_and_force_error(network: HipNN, graphs: LabelledGraphs) -> float:
-    predicted, forces = predict_forces(network, graphs)
-    return _rmse_plus_mae(predicted.error) + _rmse_plus_mae(forces - np.concatenate(graphs.forces or []))
-
-
-def _rmse_plus_mae(error: Any) -> float:
-    return float(np.sqrt((error**2).mean()) + np.abs(error).mean())
 
 
 def _directional_error(network: HipNN, graphs: LabelledGraphs) -> float:
@@ -297,14 +231,6 @@ def _directional_error(network: HipNN, graphs: LabelledGraphs) -> float:
     case = Case(network, *graphs.take(np.arange(16)))
     exact = case.gradient("double_backprop")
     return float((case.gradient("directional_difference") - exact).norm() / exact.norm())
-
-
-def _summary(arms: list[Arm]) -> dict[str, list[float]]:
-    """Mean, and half of the 95 % interval of the mean by Student's t, of every number."""
-    n = len(arms)
-    spread = student_t.ppf(0.975, n - 1) / np.sqrt(n) if n > 1 else float("nan")
-    values = {key: np.array([arm[key] for arm in arms]) for key in arms[0]}
-    return {key: [float(v.mean()), float(spread * v.std(ddof=1)) if n > 1 else 0.0] for key, v in values.items()}
 
 
 if __name__ == "__main__":

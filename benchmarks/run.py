@@ -32,6 +32,9 @@ BENCHMARKS = {
     "force_training": Benchmark(
         "claims", "benchmarks.force_training:accuracy", "energies alone beside energies + forces"
     ),
+    "distillation": Benchmark(
+        "claims", "benchmarks.distillation:accuracy", "students of mean forces beside energies alone"
+    ),
     "hippynn_baseline": Benchmark("claims", "benchmarks.hippynn_baseline:run", "finished runs beside hippynn's"),
 }
 
