@@ -36,7 +36,8 @@ from benchmarks.hippynn_twin import CLASSES
 from contract.card import Metric
 from training.batches import labelled_graphs, reference_energies
 from training.data.dataset import Dataset
-from training.evaluation import EVALUATION_BATCH, force_metrics, metrics_by_energy, predict_forces
+from training.data.strata import strata_of
+from training.evaluation import EVALUATION_BATCH, force_metrics_by_stratum, metrics_by_stratum, predict_forces
 from training.fit import FitConfig
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.networks.hippynn_weights import HippynnSettings, load_hippynn
@@ -303,8 +304,12 @@ def held_out_errors(task: Task, state: Mapping[str, Any]) -> list[Metric]:
     test = task.prepared.part("test")
     network, references = as_ours(task, state)
     answer, forces = predict_forces(network, labelled_graphs(test, task.network.cutoff_angstrom, references))
-    metrics = metrics_by_energy(answer.error, test.energy)
-    return metrics if test.forces is None else metrics + force_metrics(forces - test.forces, len(test))
+    metrics = metrics_by_stratum(answer.error, strata_of(test))
+    return (
+        metrics
+        if test.forces is None
+        else metrics + force_metrics_by_stratum(forces - test.forces, test.sizes, strata_of(test))
+    )
 
 
 def as_ours(task: Task, state: Mapping[str, Any]) -> tuple[HipNN, dict[str, float]]:

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from contract.card import Comparison
 from training.batches import reference_energies
-from training.evaluation import force_metrics, metrics_by_energy
+from training.data.strata import strata_of
+from training.evaluation import Strata, force_metrics_by_stratum, metrics_by_stratum
 from training.pipelines.preparation import Prepared
 
 MEAN_PREDICTOR = "mean predictor"
@@ -18,21 +19,22 @@ def mean_predictor(prepared: Prepared) -> Comparison:
     """
     test = prepared.part("test")
     error = reference_energies(test, prepared.references) - test.energy
-    return mean_predictor_of(error, test.energy, test.forces)
+    return mean_predictor_of(error, test.forces, test.sizes, strata_of(test))
 
 
 def mean_predictor_of(
-    error: NDArray[np.float64], energy: NDArray[np.float64], forces: NDArray[np.float64] | None
+    error: NDArray[np.float64], forces: NDArray[np.float64] | None, sizes: NDArray[np.int64], strata: Strata
 ) -> Comparison:
     """The same from the energies themselves.
 
     Args:
         error: eV [n], atomic references minus reference energy.
-        energy: eV [n], reference energies.
         forces: eV/angstrom [A, 3], or None where the data have none.
+        sizes: atoms of each frame [n].
+        strata: masks [n] by name.
     """
-    metrics = metrics_by_energy(error, energy)
+    metrics = metrics_by_stratum(error, strata)
     if forces is not None:
-        metrics += force_metrics(forces, len(energy))
+        metrics += force_metrics_by_stratum(forces, sizes, strata)
     notes = "Atomic references fitted on the training part, the mean energy for one composition; forces are zero."
     return Comparison(name=MEAN_PREDICTOR, metrics=metrics, notes=notes)

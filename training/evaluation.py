@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from contract.card import Metric
 from training.batches import LabelledGraphs
+from training.data.strata import strata_of
 from training.networks.exportable import member
 from training.networks.hipnn import HipNN
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from training.pipelines.preparation import Prepared
 
 EVALUATION_BATCH = 128
+Strata = Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def save_predictions(
 
     predictions.npz holds for each part p: p/energy [M, n] and p/target [n] in eV without references, p/reference [n],
     the labels in eV as the data have them. Where there are forces to compare with, p/forces and p/force_std [A, 3] in
-    eV/angstrom of a committee, beside p/target_forces, of the data, or p/stand_in_forces.
+    eV/angstrom of a committee, beside p/target_forces, of the data, or p/stand_in_forces. p/sizes [n] counts atoms,
+    p/strata/NAME [n] says which frames are of a stratum (training/data/strata.py).
 
     Args:
         folder: of the run.
@@ -82,7 +85,7 @@ def save_predictions(
         prepared: the data, parted.
         stand_in: by part, forces to compare with where the data have none.
     """
-    arrays: dict[str, NDArray[np.floating]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for part in ("valid", "test"):
         labelled = prepared.part(part)
         graphs = prepared.graphs(part, network.config.cutoff_angstrom)
@@ -91,6 +94,8 @@ def save_predictions(
             f"{part}/energy": answer.energy,
             f"{part}/target": answer.target,
             f"{part}/reference": labelled.energy,
+            f"{part}/sizes": labelled.sizes,
+            **{f"{part}/strata/{name}": inside for name, inside in strata_of(labelled).items()},
         }
         if labelled.forces is not None:
             arrays |= {f"{part}/forces": forces, f"{part}/target_forces": labelled.forces}
@@ -105,6 +110,13 @@ def load_predictions(folder: Path, part: str) -> Predictions:
     """Stored energies of one part."""
     with np.load(folder / "predictions.npz") as arrays:
         return Predictions(arrays[f"{part}/energy"], arrays[f"{part}/target"])
+
+
+def load_strata(folder: Path, part: str) -> dict[str, NDArray[np.bool_]]:
+    """Stored masks [n] of one part by the stratum's name."""
+    prefix = f"{part}/strata/"
+    with np.load(folder / "predictions.npz") as arrays:
+        return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
 
 
 def load_force_spread(folder: Path, part: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -125,25 +137,32 @@ def energy_metrics(error: NDArray[np.float64], name: str = "energy") -> list[Met
     ]
 
 
-def metrics_by_energy(
-    error: NDArray[np.float64], energy: NDArray[np.float64], edges_ev: tuple[float, ...] = (1.0, 2.0, 3.0)
-) -> list[Metric]:
-    """Energy metrics over all frames, and apart for windows of the reference energy above the lowest frame (eV)."""
-    metrics = energy_metrics(error)
-    above = energy - energy.min()
-    for low, high in zip((0.0, *edges_ev), (*edges_ev, np.inf), strict=True):
-        inside = (above >= low) & (above < high)
-        if inside.any():
-            window = f"{low:g} to {high:g} eV" if np.isfinite(high) else f"above {low:g} eV"
-            metrics += energy_metrics(error[inside], f"energy ({window})")
-    return metrics
-
-
-def force_metrics(error: NDArray[np.floating], structures: int) -> list[Metric]:
+def force_metrics(error: NDArray[np.floating], structures: int, name: str = "forces") -> list[Metric]:
     """MAE and RMSE of force components in meV/angstrom."""
+    values = {"MAE": float(np.abs(error).mean()), "RMSE": float(np.sqrt((error**2).mean()))}
     return [
-        Metric(name="forces MAE", value=1e3 * float(np.abs(error).mean()), unit="meV/angstrom", count=structures),
-        Metric(
-            name="forces RMSE", value=1e3 * float(np.sqrt((error**2).mean())), unit="meV/angstrom", count=structures
-        ),
+        Metric(name=f"{name} {kind}", value=1e3 * value, unit="meV/angstrom", count=structures)
+        for kind, value in values.items()
     ]
+
+
+def metrics_by_stratum(error: NDArray[np.float64], strata: Strata) -> list[Metric]:
+    """Energy metrics over all frames, and apart for each stratum; error in eV [n]."""
+    found = energy_metrics(error)
+    for name, inside in strata.items():
+        found += energy_metrics(error[inside], f"energy ({name})")
+    return found
+
+
+def force_metrics_by_stratum(error: NDArray[np.floating], sizes: NDArray[np.int64], strata: Strata) -> list[Metric]:
+    """Force metrics over all frames, and apart for each stratum.
+
+    Args:
+        error: eV/angstrom [A, 3].
+        sizes: atoms of each frame [n].
+        strata: masks [n].
+    """
+    found = force_metrics(error, len(sizes))
+    for name, inside in strata.items():
+        found += force_metrics(error[np.repeat(inside, sizes)], int(inside.sum()), f"forces ({name})")
+    return found

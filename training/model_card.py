@@ -6,7 +6,7 @@ from typing import Final
 
 from contract.card import Comparison, Metric, ModelCard
 from training.calibration import NOMINAL
-from training.candidate import Candidate
+from training.candidate import Candidate, reference_energies
 from training.report.figures import Scatter, Spread, batching, calibration, parity
 
 BAR: Final = r"\|"
@@ -27,8 +27,12 @@ def write_text(card: ModelCard, plots: Collection[str], folder: Path) -> None:
 
 def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
     test, references = candidate.test, candidate.references
-    points = Scatter(test.energy, test.answer(references))
-    plots = {"parity": parity({"test": points}, "energy", "eV"), "batching": batching(card.batching)}
+    beside = test.energy - reference_energies(test.structures, references)
+    points = Scatter(beside, beside + test.error(references))
+    plots = {
+        "parity": parity({"test": points}, "energy above atomic references", "eV"),
+        "batching": batching(card.batching),
+    }
     committee = card.committee
     if test.std is not None and committee.energy is not None:
         quantities = [Spread("energy", "eV", test.error(references), test.std, committee.energy.scale)]

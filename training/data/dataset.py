@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,8 @@ from contract.card import DataSource
 from contract.elements import hill_formula
 from contract.structures import Structure
 from training.data.errors import EmptyData, InconsistentData
+
+T = TypeVar("T", bound=np.generic)
 
 _NO_CELL: Final = np.full((3, 3), np.nan)
 
@@ -33,6 +35,7 @@ class Dataset:
         frames: int64 [n]; where the frame stands in its file, counted from 0.
         source: int64 [n]; which of `sources` the frame came from.
         sources: provenance of each file; `count` is the number of frames it gave after cuts.
+        kinds: text [n], what sort of frame each is, for errors told apart; None where the data do not say.
     """
 
     numbers: NDArray[np.int64]
@@ -47,6 +50,7 @@ class Dataset:
     frames: NDArray[np.int64]
     source: NDArray[np.int64]
     sources: tuple[DataSource, ...]
+    kinds: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         n, atoms = len(self.offsets) - 1, len(self.numbers)
@@ -59,6 +63,7 @@ class Dataset:
         _expect_shape("stress", self.stress, (n, 6))
         for name in ("groups", "frames", "source"):
             _expect_shape(name, getattr(self, name), (n,))
+        _expect_shape("kinds", self.kinds, (n,))
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -107,6 +112,7 @@ class Dataset:
             groups=self.groups[chosen],
             frames=self.frames[chosen],
             source=self.source[chosen],
+            kinds=_taken(self.kinds, chosen),
         )
 
     def noting(self, note: str) -> "Dataset":
@@ -294,7 +300,7 @@ def _joined(name: str, parts: Sequence[ArrayLike], empty: NDArray[Any]) -> NDArr
     return np.concatenate([empty, *arrays])
 
 
-def _taken(array: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+def _taken(array: NDArray[T] | None, rows: NDArray[np.int64]) -> NDArray[T] | None:
     return None if array is None else array[rows]
 
 

@@ -1,6 +1,7 @@
 """Extended xyz, through ASE: energy, forces (-dE/dr) and stress (tensile positive) of molecules and crystals."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,6 +33,7 @@ class ExtxyzKeys(BaseModel):
     forces: tuple[str, ...] = ("REF_forces", "forces")
     stress: tuple[str, ...] = ("REF_stress", "stress")
     group: str | None = Field(default=None, description="info key; frames of equal value must not be split apart")
+    kind: str = Field(default="kind", description="info key; errors are told apart by it where every frame has it")
 
 
 def read_extxyz(
@@ -67,7 +69,7 @@ def read_extxyz(
         stress=_stresses(frames, keys.stress, _EV[energy_unit], path),
         groups=_groups(frames, keys.group, path),
     )
-    dataset = drop_duplicates(dataset)
+    dataset = drop_duplicates(replace(dataset, kinds=_kinds(frames, keys.kind)))
     return dataset if max_energy_ev is None else cut_energy(dataset, max_energy_ev, "composition")
 
 
@@ -154,6 +156,11 @@ def _groups(frames: Sequence[Atoms], key: str | None, path: Path) -> NDArray[np.
     values = [atoms.info.get(key) for atoms in frames]
     _require(values, f"group ({key})", path)
     return np.unique([str(value) for value in values], return_inverse=True)[1].astype(np.int64)
+
+
+def _kinds(frames: Sequence[Atoms], key: str) -> NDArray[np.str_] | None:
+    values = [atoms.info.get(key) for atoms in frames]
+    return None if None in values else np.array(values, dtype=np.str_)
 
 
 def _require(labels: Sequence[Any], what: str, path: Path) -> None:

@@ -17,7 +17,13 @@ from training.checkpoint import Run, load_run
 from training.domain import training_domain
 from training.environments import fit_environments
 from training.errors import NotReady
-from training.evaluation import force_metrics, load_force_spread, load_predictions, metrics_by_energy
+from training.evaluation import (
+    force_metrics_by_stratum,
+    load_force_spread,
+    load_predictions,
+    load_strata,
+    metrics_by_stratum,
+)
 from training.importers.hippynn import HippynnImport, held_out_parts
 from training.out_of_domain import surroundings
 from training.pipelines.committee import CommitteeConfig
@@ -118,13 +124,13 @@ def _calibrated(valid: HeldOut, references: dict[str, float]) -> NDArray[np.floa
 
 
 def _metrics(folder: Path, part: Part) -> list[Metric]:
-    """Errors of the committee mean: energies by window, forces where the data have them."""
-    energies = load_predictions(folder, part)
+    """Errors of the committee mean by stratum: energies, and forces where the data have them."""
+    strata = load_strata(folder, part)
+    metrics = metrics_by_stratum(load_predictions(folder, part).error, strata)
     with np.load(folder / "predictions.npz") as arrays:
-        metrics = metrics_by_energy(energies.error, arrays[f"{part}/reference"])
         if f"{part}/target_forces" in arrays:
             error = arrays[f"{part}/forces"] - arrays[f"{part}/target_forces"]
-            metrics += force_metrics(error, len(energies.target))
+            metrics += force_metrics_by_stratum(error, arrays[f"{part}/sizes"], strata)
     return metrics
 
 

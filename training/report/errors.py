@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.card import Metric
-from training.evaluation import energy_metrics, metrics_by_energy
+from training.evaluation import energy_metrics, force_metrics_by_stratum, metrics_by_stratum
 from training.report.folder import Finished, Part
 
 _ENERGY: Final = ("energy MAE", "energy RMSE")
@@ -46,17 +47,24 @@ def errors_by_part(finished: Finished) -> Table:
     )
 
 
-def errors_by_energy(finished: Finished) -> Table:
-    """The test part in windows of the reference energy: this run beside its comparisons."""
-    ours = metrics_by_energy(finished.test.energies.error, finished.test.reference)[2:]
+def errors_by_stratum(finished: Finished) -> Table:
+    """The test part by stratum: this run beside its comparisons."""
+    test = finished.test
+    ours = metrics_by_stratum(test.energies.error, test.strata)[2:]
     others = [(c.name, _by_name(c.metrics)) for c in finished.comparisons]
+    forces = _by_name([] if test.force_error is None else _forces(test.force_error, test))
     rows = []
-    for mae, rmse in zip(ours[::2], ours[1::2], strict=True):
-        window = mae.name.removeprefix("energy (").removesuffix(") MAE")
-        rows.append([window, f"{mae.count:,}", short(mae.value), short(rmse.value)])
+    for (stratum, inside), mae, rmse in zip(test.strata.items(), ours[::2], ours[1::2], strict=True):
+        rows.append([stratum, f"{inside.sum():,}", short(mae.value), short(rmse.value)])
+        rows[-1] += [short(forces[f"forces ({stratum}) {kind}"]) for kind in ("MAE", "RMSE") if forces]
         rows[-1] += [short(by_name[mae.name]) if mae.name in by_name else "" for _, by_name in others]
-    head = ["energy above the lowest frame", "frames", "MAE (meV)", "RMSE (meV)"]
+    head = ["frames", "number", "MAE (meV)", "RMSE (meV)"]
+    head += ["forces MAE (meV/Å)", "forces RMSE (meV/Å)"] if forces else []
     return Table(head + [f"MAE of {name} (meV)" for name, _ in others], rows)
+
+
+def _forces(error: NDArray[np.float64], part: Part) -> list[Metric]:
+    return force_metrics_by_stratum(error, part.sizes, part.strata)
 
 
 def errors_by_member(finished: Finished) -> Table:

@@ -13,7 +13,7 @@ from contract.card import Comparison, Metric
 from contract.errors import UnderstudyError
 from training.baselines import MEAN_PREDICTOR, mean_predictor_of
 from training.checkpoint import Run, load_run
-from training.evaluation import Predictions, energy_metrics, force_metrics
+from training.evaluation import Predictions, Strata, energy_metrics, force_metrics, load_strata
 from training.fit import Epoch
 
 Array = NDArray[np.float64]
@@ -41,17 +41,21 @@ class Part:
         reference: eV [n], as the data have them.
         forces: eV/angstrom [A, 3], of the mean; None where the data have none.
         target_forces: likewise, of the data.
+        sizes: atoms of each frame [n].
+        strata: frames whose errors are told apart, masks [n] by name.
     """
 
     energies: Predictions
     reference: Array
     forces: Array | None
     target_forces: Array | None
+    sizes: NDArray[np.int64]
+    strata: Strata
 
     @property
     def above(self) -> Array:
-        """Reference energies above the lowest frame, eV [n]."""
-        return np.asarray(self.reference - self.reference.min())
+        """Reference energies beside the atomic references, above the lowest frame, eV [n]."""
+        return np.asarray(self.energies.target - self.energies.target.min())
 
     @property
     def force_error(self) -> Array | None:
@@ -131,14 +135,19 @@ def _part(folder: Path, name: str) -> Part:
     with np.load(folder / "predictions.npz") as arrays:
         energies = Predictions(arrays[f"{name}/energy"], arrays[f"{name}/target"])
         return Part(
-            energies, arrays[f"{name}/reference"], arrays.get(f"{name}/forces"), arrays.get(f"{name}/target_forces")
+            energies,
+            arrays[f"{name}/reference"],
+            arrays.get(f"{name}/forces"),
+            arrays.get(f"{name}/target_forces"),
+            arrays[f"{name}/sizes"],
+            load_strata(folder, name),
         )
 
 
 def _comparisons(path: Path, test: Part) -> list[Comparison]:
     stored = [Comparison.model_validate(entry) for entry in json.loads(path.read_text())] if path.exists() else []
     if all(entry.name != MEAN_PREDICTOR for entry in stored):
-        stored.append(mean_predictor_of(-test.energies.target, test.reference, test.target_forces))
+        stored.append(mean_predictor_of(-test.energies.target, test.target_forces, test.sizes, test.strata))
     return sorted(stored, key=lambda entry: entry.name != MEAN_PREDICTOR)
 
 

@@ -47,7 +47,7 @@ def render(finished: Finished) -> str:
         headline=_headline(finished, trusted),
         test_errors=errors.test_errors(finished),
         part_errors=errors.errors_by_part(finished),
-        window_errors=errors.errors_by_energy(finished),
+        window_errors=errors.errors_by_stratum(finished),
         member_errors=errors.errors_by_member(finished),
         comparisons=finished.comparisons,
         trust=trusted,
