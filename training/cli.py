@@ -79,24 +79,26 @@ def publish(
 
 
 def sample(
-    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs/*-frames-*.")],
-    labeller: Annotated[
-        Path, typer.Option(exists=True, help="Published ANI networks: folder or .tar.gz in NeuroChem's format.")
+    config: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see `sampling:` in training/configs.")
     ],
+    labeller: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="Published ANI networks, where they label: folder or .tar.gz (NeuroChem)."),
+    ] = None,
     runs: RunsOption = Path("runs"),
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Make structures and label them with a reference: frames.extxyz, ready to train on."""
+    """Make structures or porous media and label them with a reference, ready to train on; goes on where it can."""
     import torch
-    import yaml
 
-    from training.sampling.organic import OrganicConfig, sample_organic
+    from training.sampling.registry import read_sampling, run_sampling
 
     torch.set_num_threads(threads)
     with _plain_errors():
-        settings = OrganicConfig.model_validate(yaml.safe_load(config.read_text()))
-        frames = sample_organic(settings, labeller, runs / settings.name)
-    _say(f"sampled {settings.name}: {frames}")
+        settings = read_sampling(config)
+        written = run_sampling(settings, runs / settings.name, labeller, threads)
+    _say(f"sampled {settings.name}: {written}")
 
 
 @data.command("list")
