@@ -58,6 +58,21 @@ class Surroundings(_Part):
     detection: list[Detection] = Field(default_factory=list)
 
 
+class Bead(_Part):
+    """What a symbol means in a coarse-grained model: not an element."""
+
+    label: str = Field(description="what a bead is called")
+    stands_for: str = Field(description="the atoms that it stands for, and where it lies among them")
+    mass_u: float = Field(gt=0, description="what dynamics must take in place of the element's mass")
+
+
+class ThermodynamicState(_Part):
+    """A state of a bulk system that the training data are from."""
+
+    kelvin: float = Field(gt=0)
+    density_g_cm3: float = Field(gt=0)
+
+
 class Domain(_Part):
     """What the model was trained on; outside it an answer is flagged."""
 
@@ -72,6 +87,12 @@ class Domain(_Part):
     energy_std_in_ev: float | None = Field(None, description="energy_std below which an answer is in the domain")
     energy_std_out_ev: float | None = Field(None, description="energy_std above which an answer is out of it")
     surroundings: Surroundings | None = None
+    beads: dict[str, Bead] = Field(
+        default_factory=dict, description="of a coarse-grained model, by symbol: these elements stand for beads"
+    )
+    states: list[ThermodynamicState] = Field(
+        default_factory=list, description="of a model that is valid at given states only"
+    )
     periodic: bool = Field(description="trained on periodic structures")
     description: str
 
@@ -242,7 +263,11 @@ class ModelCard(_Part):
     version: Version
     family: Literal["potential"]
     purpose: str
-    architecture: dict[str, str | int | float | bool | list[int]]
+    architecture: dict[str, str | int | float | bool | list[int] | dict[str, float]]
+    energy_is: Literal["potential energy", "free energy"] = Field(
+        "potential energy",
+        description="a free energy is one of the beads at the states of the domain, up to a constant",
+    )
     units: dict[str, str]
     signs: dict[str, str]
     domain: Domain

@@ -10,6 +10,8 @@ BOHR_ANGSTROM: Final = 0.5291772105638411
 KCAL_MOL_EV: Final = 0.04336410390059322
 HARTREE_PER_BOHR_EV_ANGSTROM: Final = HARTREE_EV / BOHR_ANGSTROM
 EV_PER_ANGSTROM3_GPA: Final = 160.21766208
+G_PER_CM3: Final = 1.66053906660
+"""One u in a cubic angstrom."""
 
 POTENTIAL_UNITS: Final[dict[str, str]] = {
     "positions": "angstrom",

@@ -11,9 +11,12 @@ from contract.card import Committee, ModelCard
 from contract.elements import NUMBERS, SYMBOLS, hill_formula
 from contract.graphs import Graph
 from contract.structures import Structure
+from contract.units import G_PER_CM3
 
 Verdict = Literal["in", "edge", "out"]
 SHORT_OF_LEAST_DISTANCE: Final = 0.9
+DENSITY_EDGE, DENSITY_OUT = 0.02, 0.1
+"""So far beyond the densities in training, as a share of them, a bulk system is at the edge of the domain, or out."""
 LOOSE: Final = 1.7
 """Nearest neighbours so many times farther than the closest in training: a bohr is 0.53 angstrom."""
 _NAMED: Final = 10
@@ -95,6 +98,7 @@ class DomainJudge:
         finding = _Finding()
         self._composition(structure, finding)
         self._periodicity(structure, finding)
+        self._density(structure, finding)
         self._distances(structure, graph, finding)
         self._surroundings(structure, unfamiliar, finding)
         self._spread(energy_std_ev, finding)
@@ -114,6 +118,21 @@ class DomainJudge:
             finding.add("out", "The structure is periodic; the training data hold molecules in vacuum only.", [])
         elif self.card.domain.periodic and not periodic:
             finding.add("edge", "The structure is not periodic; the training data are.", [])
+
+    def _density(self, structure: Structure, finding: _Finding) -> None:
+        """Of beads in a periodic cell against the states that the card names; temperature is not in a structure."""
+        states, beads = self.card.domain.states, self.card.domain.beads
+        if not states or not structure.fully_periodic or not beads.keys() >= {SYMBOLS[z] for z in structure.numbers}:
+            return
+        density = G_PER_CM3 * sum(beads[SYMBOLS[z]].mass_u for z in structure.numbers) / structure.volume
+        low, high = (bound(s.density_g_cm3 for s in states) for bound in (min, max))
+        beyond = max(low / density, density / high) - 1.0
+        if beyond > DENSITY_EDGE:
+            finding.add(
+                "out" if beyond > DENSITY_OUT else "edge",
+                f"The density is {density:.3f} g/cm3; the training data reach from {low:g} to {high:g}.",
+                [],
+            )
 
     def _distances(self, structure: Structure, graph: Graph, finding: _Finding) -> None:
         """Each atom's nearest neighbour against the closest such pair in training."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +21,48 @@ class ForceSpread(NamedTuple):
     std: NDArray[np.float64]
 
 
+class ForceLabels(NamedTuple):
+    """Force components of held-out frames, [A, 3] in eV/angstrom: the labels, and those of the members' mean."""
+
+    target: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
     """Frames that no weight was fitted to, and what the trained run answered.
 
     Attributes:
         structures: n frames.
-        energy: float64 [n], eV, the labels as the data have them, atomic references included.
+        energy: float64 [n], eV, the labels as the data have them, atomic references included; None where forces are all
+            that is known.
         predicted: float64 [M, n], eV, of every member, atomic references not included.
         forces: where there is something to compare them with, and several members.
+        force_labels: where there are no energies.
     """
 
     structures: Sequence[Structure]
-    energy: NDArray[np.float64]
+    energy: NDArray[np.float64] | None
     predicted: NDArray[np.float64]
     forces: ForceSpread | None = None
+    force_labels: ForceLabels | None = None
 
     def __len__(self) -> int:
-        return len(self.energy)
+        return len(self.structures)
+
+    def some(self, most: int) -> "HeldOut":
+        """At most so many frames, evenly spaced; without the spread of forces."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int))
+        energy = None if self.energy is None else self.energy[chosen]
+        return HeldOut(
+            [self.structures[i] for i in chosen], energy, self.predicted[:, chosen], None, self._labels(chosen)
+        )
+
+    def _labels(self, chosen: NDArray[np.int64]) -> ForceLabels | None:
+        if self.force_labels is None:
+            return None
+        kept = np.repeat(np.isin(np.arange(len(self)), chosen), [len(s) for s in self.structures])
+        return ForceLabels(*(each[kept] for each in self.force_labels))
 
     @property
     def std(self) -> NDArray[np.float64] | None:
@@ -50,7 +74,13 @@ class HeldOut:
         return np.asarray(self.predicted.mean(axis=0) + reference_energies(self.structures, references))
 
     def error(self, references: dict[str, float]) -> NDArray[np.float64]:
-        """Error of the mean energy, eV [n]."""
+        """Error of the mean energy, eV [n].
+
+        Raises:
+            ValueError: the data have no energies.
+        """
+        if self.energy is None:
+            raise ValueError("the data have no energies to compare with")
         return self.answer(references) - self.energy
 
 
@@ -89,6 +119,7 @@ class Candidate:
         taught_by: the run that it was distilled from; None for most.
         environments: surroundings of the training atoms; None for no verdict on surroundings.
         forces_against: what held-out forces were compared with.
+        energy_is: what the energy means, as on the card.
     """
 
     name: str
@@ -108,6 +139,7 @@ class Candidate:
     taught_by: TaughtBy | None = None
     environments: Environments | None = None
     forces_against: str = "labels"
+    energy_is: Literal["potential energy", "free energy"] = "potential energy"
 
 
 def reference_energies(structures: Sequence[Structure], references: dict[str, float]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """What a model was trained on, measured from its training data: the card's domain, and so every verdict."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -8,11 +9,12 @@ from numpy.typing import NDArray
 from contract.card import Domain, Surroundings
 from contract.elements import SYMBOLS, symbols
 from contract.graphs import build_graph
+from contract.structures import Structure
 from training.data.dataset import Dataset
-from training.environments import MANY_FORMULAS
 
 INSIDE_QUANTILE: Final = 0.95
 OUTSIDE_FACTOR: Final = 2.0
+_FORMULAS_NAMED: Final = 50
 
 
 def training_domain(
@@ -32,7 +34,7 @@ def training_domain(
     return Domain(
         elements=symbols(np.unique(train.numbers).tolist()),
         cutoff_angstrom=cutoff,
-        formulas=formulas if len(formulas) <= MANY_FORMULAS else None,
+        formulas=formulas if len(formulas) <= _FORMULAS_NAMED else None,
         min_distance_angstrom=closest_pairs(train, cutoff),
         energy_std_in_ev=inside,
         energy_std_out_ev=None if inside is None else OUTSIDE_FACTOR * inside,
@@ -42,7 +44,7 @@ def training_domain(
     )
 
 
-def closest_pairs(train: Dataset, cutoff: float) -> dict[str, float]:
+def closest_pairs(train: Iterable[Structure], cutoff: float) -> dict[str, float]:
     """Smallest distance in angstrom of each sorted pair of elements, such as C-H, among nearest neighbours.
 
     The service compares each atom's nearest neighbour with it, so other pairs need not be kept.

@@ -54,19 +54,21 @@ def predict_energies(network: HipNN, data: LabelledGraphs, device: str = "cpu") 
 
 @torch.no_grad()
 def predict_forces(
-    network: HipNN, data: LabelledGraphs, device: str = "cpu"
+    network: HipNN, data: LabelledGraphs, device: str = "cpu", frames: int = EVALUATION_BATCH
 ) -> tuple[Predictions, NDArray[np.float32]]:
-    """Energies of all members, and forces of their mean in eV/angstrom [A, 3], frames concatenated."""
-    answers = [network.evaluate(batch) for batch, _ in data.batches(EVALUATION_BATCH, device=device)]
+    """Energies of all members, and forces of their mean in eV/angstrom [A, 3]; `frames` at once."""
+    answers = [network.evaluate(batch) for batch, _ in data.batches(frames, device=device)]
     energy = np.concatenate([a.energy.cpu().numpy() for a in answers], axis=1)
     return Predictions(energy, data.energy), np.concatenate([a.forces.cpu().numpy() for a in answers])
 
 
 @torch.no_grad()
-def predict_member_forces(network: HipNN, data: LabelledGraphs, device: str = "cpu") -> NDArray[np.float32]:
+def predict_member_forces(
+    network: HipNN, data: LabelledGraphs, device: str = "cpu", frames: int = EVALUATION_BATCH
+) -> NDArray[np.float32]:
     """Forces of every member in eV/angstrom [M, A, 3], frames concatenated."""
     alone = [member(network, m) for m in range(network.config.members)]
-    return np.stack([predict_forces(one, data, device)[1] for one in alone])
+    return np.stack([predict_forces(one, data, device, frames)[1] for one in alone])
 
 
 def save_predictions(

@@ -6,7 +6,7 @@ from typing import Final
 
 from contract.card import Comparison, Metric, ModelCard
 from training.calibration import NOMINAL
-from training.candidate import Candidate, reference_energies
+from training.candidate import Candidate, HeldOut, reference_energies
 from training.report.figures import Scatter, Spread, batching, calibration, parity
 
 BAR: Final = r"\|"
@@ -27,12 +27,7 @@ def write_text(card: ModelCard, plots: Collection[str], folder: Path) -> None:
 
 def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
     test, references = candidate.test, candidate.references
-    beside = test.energy - reference_energies(test.structures, references)
-    points = Scatter(beside, beside + test.error(references))
-    plots = {
-        "parity": parity({"test": points}, "energy above atomic references", "eV"),
-        "batching": batching(card.batching),
-    }
+    plots = {"parity": _parity(test, references), "batching": batching(card.batching)}
     committee = card.committee
     if test.std is not None and committee.energy is not None:
         quantities = [Spread("energy", "eV", test.error(references), test.std, committee.energy.scale)]
@@ -42,11 +37,24 @@ def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
     return plots
 
 
+def _parity(test: HeldOut, references: dict[str, float]) -> str:
+    """Of energies, or of forces where those are all that is known."""
+    if test.energy is not None:
+        beside = test.energy - reference_energies(test.structures, references)
+        points = Scatter(beside, beside + test.error(references))
+        return parity({"test": points}, "energy above atomic references", "eV")
+    if test.force_labels is None:
+        raise ValueError("held-out frames have neither energies nor forces")
+    target, predicted = (each.astype(float).ravel() for each in test.force_labels)
+    return parity({"test": Scatter(target, predicted)}, "force component", "eV/Å")
+
+
 def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield f"# {card.name}, version {card.version}"
     yield card.purpose
     yield "## What it answers"
     yield _table(("quantity", "unit", "sign"), [(k, u, card.signs.get(k, "")) for k, u in card.units.items()])
+    yield from _beads(card)
     yield "## What it was trained on"
     yield f"{card.domain.description}. Anything else is answered with `in_domain: false` and the reason."
     yield "\n".join(_domain(card))
@@ -94,8 +102,25 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield "\n".join(f"- {entry}" for entry in card.citation)
 
 
+def _beads(card: ModelCard) -> Iterable[str]:
+    """What a coarse-grained model's symbols and energies mean."""
+    if card.energy_is == "free energy":
+        yield (
+            "The energy is an **effective free energy** of the beads at the states listed below, not a potential "
+            "energy: its forces are means over the atoms that are left out. Its zero is arbitrary, and it changes with "
+            "temperature and density."
+        )
+    if card.domain.beads:
+        yield "## Beads, not atoms"
+        rows = [(s, b.label, b.stands_for, f"{b.mass_u:g} u") for s, b in card.domain.beads.items()]
+        yield _table(("symbol in requests", "bead", "stands for", "mass"), rows)
+
+
 def _domain(card: ModelCard) -> Iterable[str]:
     domain = card.domain
+    if domain.states:
+        states = "; ".join(f"{state.kelvin:g} K, {state.density_g_cm3:g} g/cm3" for state in domain.states)
+        yield f"- states: {states}"
     yield f"- elements: {', '.join(domain.elements)}; formulas: {', '.join(domain.formulas or ['any'])}"
     yield f"- cutoff: {domain.cutoff_angstrom:g} angstrom; at most {card.max_slots:,} neighbour slots a request"
     if domain.min_distance_angstrom:
@@ -122,8 +147,14 @@ def _teacher(card: ModelCard) -> Iterable[str]:
 
 def _uncertainty(card: ModelCard) -> Iterable[str]:
     committee = card.committee
-    if committee.energy is None:
+    if committee.members == 1:
         yield "A single network: no standard deviation is given."
+        return
+    if committee.energy is None:
+        yield (
+            f"{committee.members} members. A standard deviation in an answer is their sample standard deviation "
+            f"(ddof = {committee.ddof}) as it is: no held-out labels of the quantity itself are there to scale it."
+        )
         return
     yield (
         f"{committee.members} members. A standard deviation in an answer is their sample standard deviation "

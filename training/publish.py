@@ -125,7 +125,11 @@ def _card(
         version=version,
         family="potential",
         purpose=candidate.purpose,
-        architecture={"network": "HIP-NN-TS" if network.order else "HIP-NN", **network.model_dump()},
+        architecture={
+            "network": "HIP-NN-TS" if network.order else "HIP-NN",
+            **network.model_dump(exclude_none=True),
+        },
+        energy_is=candidate.energy_is,
         units=POTENTIAL_UNITS,
         signs=POTENTIAL_SIGNS,
         domain=candidate.domain,
@@ -152,7 +156,7 @@ def committee(candidate: Candidate) -> Committee:
     """How far the members' spread can be trusted: scales from the validation part, their coverage on the test part."""
     valid, test, references = candidate.valid, candidate.test, candidate.references
     members = candidate.network.config.members
-    if valid.std is None or test.std is None:
+    if valid.std is None or test.std is None or test.energy is None:
         return Committee(members=members)
     energy = calibrate((valid.error(references), valid.std), (test.error(references), test.std), members)
     if valid.forces is None or test.forces is None:

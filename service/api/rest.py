@@ -101,6 +101,7 @@ def summary(model: Model) -> dict[str, Any]:
         "purpose": card.purpose,
         "elements": card.domain.elements,
         "formulas": card.domain.formulas,
+        "beads": {symbol: bead.label for symbol, bead in card.domain.beads.items()},
         "periodic": card.domain.periodic,
         "cutoff_angstrom": card.domain.cutoff_angstrom,
         "members": card.committee.members,

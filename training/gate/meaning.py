@@ -86,10 +86,15 @@ def labels_held_out(submission: Submission) -> list[Check]:
 
 
 def better_than_the_mean(submission: Submission) -> list[Check]:
-    """Mean absolute error on held-out labels over that of the best constant beside the atomic references."""
+    """Mean absolute error on held-out labels over that of the best constant beside the atomic references.
+
+    Where forces are all that is known: their root mean square error over that of no force.
+    """
     test = submission.labelled
     if not len(test):
         return []
+    if test.energy is None:
+        return _better_than_no_force(submission)
     references = reference_energies(test.structures, submission.card.atomic_reference_ev)
     served = submission.labelled_energy.mean(axis=0) + references
     error = float(np.abs(served - test.energy).mean())
@@ -110,10 +115,13 @@ def unit_of_the_energies(submission: Submission) -> list[Check]:
     """How much the energies vary, against the labels: hartree, kcal/mol or a wrong sign in place of eV show here.
 
     The least-squares slope of energies on labels, both beside the atomic references, or its inverse if that is larger.
+    Where forces are all that is known: the slope of labels on forces, which scatter of the labels does not change.
     """
     test = submission.labelled
     if not len(test):
         return []
+    if test.energy is None:
+        return _unit_of_the_forces(submission)
     served = submission.labelled_energy.mean(axis=0)
     labels = test.energy - reference_energies(test.structures, submission.card.atomic_reference_ev)
     vary = labels - labels.mean()
@@ -146,6 +154,43 @@ def answers_of_the_run(submission: Submission) -> list[Check]:
             detail=f"{len(test)} frames",
         )
     ]
+
+
+def _better_than_no_force(submission: Submission) -> list[Check]:
+    target, served = _forces(submission)
+    error, trivial = (float(np.sqrt(np.mean(x**2))) for x in (served - target, target))
+    return [
+        Check(
+            name="better than the mean predictor",
+            measured=error / trivial if trivial > 0.0 else np.inf,
+            bound=1.0,
+            unit="of its error",
+            detail=f"{1e3 * error:.3g} meV/angstrom against {1e3 * trivial:.3g} over {len(submission.labelled)} frames",
+        )
+    ]
+
+
+def _unit_of_the_forces(submission: Submission) -> list[Check]:
+    target, served = _forces(submission)
+    slope = float((served * target).sum()) / max(float((served**2).sum()), np.finfo(float).tiny)
+    times = max(slope, 1.0 / slope) if slope > 0.0 else np.inf
+    return [
+        Check(
+            name="unit of the forces",
+            measured=times,
+            bound=LARGEST_FACTOR,
+            unit="times the labels, or a part of them",
+            detail=f"slope {slope:.3g} over {len(submission.labelled)} frames",
+        )
+    ]
+
+
+def _forces(submission: Submission) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels and served forces, eV/angstrom [A, 3]."""
+    labels = submission.labelled.force_labels
+    if labels is None:
+        raise ValueError("held-out frames have neither energies nor forces")
+    return labels.target.astype(np.float64), submission.labelled_forces.astype(np.float64)
 
 
 def _felt(submission: Submission, distance: float) -> bool:

@@ -23,7 +23,7 @@ MEMBERS: Final = "model_members.onnx"
 TORCHSCRIPT: Final = "model.pt"
 MOST_LABELS: Final = 2000
 _SAMPLED: Final = 6
-_BATCH: Final = 100
+_BATCH_ATOMS: Final = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +98,24 @@ class Submission:
     @cached_property
     def labelled(self) -> HeldOut:
         """At most MOST_LABELS test frames, evenly spaced."""
-        test = self.test
-        chosen = np.unique(np.linspace(0, len(test) - 1, min(MOST_LABELS, len(test))).round().astype(int))
-        return HeldOut([test.structures[i] for i in chosen], test.energy[chosen], test.predicted[:, chosen])
+        return self.test.some(MOST_LABELS)
 
-    @cached_property
+    @property
     def labelled_energy(self) -> NDArray[np.float64]:
         """Served energies of these frames without references, eV [M, n]."""
+        return np.concatenate([answer["energy"] for answer in self._answers], axis=1)
+
+    @property
+    def labelled_forces(self) -> NDArray[np.float32]:
+        """Served forces of these frames, eV/angstrom [A, 3]."""
+        return np.concatenate([answer["forces"] for answer in self._answers])
+
+    @cached_property
+    def _answers(self) -> list[Arrays]:
+        """In batches of about _BATCH_ATOMS atoms."""
         frames = self.labelled.structures
-        batches = [frames[i : i + _BATCH] for i in range(0, len(frames), _BATCH)]
-        return np.concatenate([self.everyday(self.inputs(batch))["energy"] for batch in batches], axis=1)
+        size = max(1, _BATCH_ATOMS // max((len(frame) for frame in frames), default=1))
+        return [self.everyday(self.inputs(frames[i : i + size])) for i in range(0, len(frames), size)]
 
     def inputs(self, structures: Sequence[Structure], slots_per_atom: int | None = None, skin: float = 0.0) -> Arrays:
         """Tensors of a batch.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from training.networks.constants import ExactConstants
+from training.networks.repulsion import Repulsion, RepulsionConfig
 from training.networks.sensitivity import (
     Constants,
     Geometry,
@@ -44,6 +45,7 @@ class HipNNConfig(BaseModel):
     atom_layers: int = Field(3, ge=0)
     members: int = Field(1, ge=1)
     cusp_regulariser: float = Field(1e-6, gt=0, description="epsilon inside the root of the tensor norms")
+    prior: RepulsionConfig | None = Field(None, description="a fixed repulsion that is part of the energy")
 
 
 class Batch(NamedTuple):
@@ -227,6 +229,7 @@ class HipNN(ExactConstants):
         widths = [len(config.elements)] + [config.features] * (config.interaction_layers - 1)
         self.blocks = nn.ModuleList(Block(config, w, first=k == 0) for k, w in enumerate(widths))
         self._scale_readouts()
+        self.repulsion = None if config.prior is None else Repulsion(config.prior)
         self.register_buffer("elements", torch.tensor(config.elements), persistent=False)
         self.register_constant("cutoff", config.cutoff_angstrom)
         self.register_constant("kappa", math.pi / (2.0 * config.cutoff_angstrom))
@@ -244,13 +247,15 @@ class HipNN(ExactConstants):
                 parameter.mul_(READOUT_DECAY ** (2**k))  # type: ignore[operator]
 
     def hierarchy(self, batch: Batch) -> Tensor:
-        """Atomic energies of each order of the hierarchy, eV [orders, M, N]."""
+        """Atomic energies of each order of the hierarchy, eV [orders, M, N]; a prior is in none of them."""
         near = self._geometry(batch)
         return torch.stack([energy for energy, _ in self._forward(batch, near)])
 
     def atomic_energy(self, batch: Batch) -> Tensor:
         """Atomic energies without references, eV [M, N]."""
-        return self.hierarchy(batch).sum(dim=0)
+        near = self._geometry(batch)
+        atomic = torch.stack([energy for energy, _ in self._forward(batch, near)]).sum(dim=0)
+        return atomic if self.repulsion is None else atomic + self.repulsion(near)[0].sum(dim=1)
 
     def energy(self, batch: Batch) -> Tensor:
         """Energies without references, eV [M, B], float64 sums."""
@@ -261,7 +266,11 @@ class HipNN(ExactConstants):
         near = self._geometry(batch)
         passed = self._forward(batch, near)
         atomic = torch.stack([energy for energy, _ in passed]).sum(dim=0)
-        gradient = self._pair_gradient([trace for _, trace in passed], near, batch.reverse)
+        repelled = None if self.repulsion is None else self.repulsion(near)
+        if repelled is not None:
+            atomic = atomic + repelled[0].sum(dim=1)
+        slope = None if repelled is None else repelled[1]
+        gradient = self._pair_gradient([trace for _, trace in passed], near, batch.reverse, slope)
         forces = gradient.sum(dim=1) - gradient.flatten(0, 1)[batch.reverse].sum(dim=1)
         moment = torch.matmul(near.displacement.transpose(1, 2), gradient).flatten(1)
         virial = sum_per_structure(moment.transpose(0, 1), batch).transpose(0, 1).reshape(-1, 3, 3)
@@ -279,10 +288,12 @@ class HipNN(ExactConstants):
             passed.append((energy, trace))
         return passed
 
-    def _pair_gradient(self, traces: list[_Trace], near: Geometry, reverse: Tensor) -> Tensor:
+    def _pair_gradient(
+        self, traces: list[_Trace], near: Geometry, reverse: Tensor, prior_slope: Tensor | None
+    ) -> Tensor:
         """Derivative of the summed mean energy with respect to each displacement, eV/angstrom [N, K, 3]."""
         z_bar: Tensor | None = None
-        radial = harmonic = None
+        radial, harmonic = prior_slope, None
         for block, trace in zip(reversed(self.blocks), reversed(traces), strict=True):
             seed = block.readout.transpose(1, 2) / self.config.members  # type: ignore[operator]
             z_bar = seed.expand(-1, reverse.shape[0], -1) if z_bar is None else z_bar + seed

@@ -26,6 +26,7 @@ from training.evaluation import (
 )
 from training.importers.hippynn import HippynnImport, held_out_parts
 from training.out_of_domain import surroundings
+from training.pipelines.coarse_admission import coarse_candidate
 from training.pipelines.committee import CommitteeConfig
 from training.pipelines.distillation import STAND_IN
 from training.pipelines.preparation import Prepared, prepare
@@ -54,6 +55,8 @@ def candidate_of(folder: Path) -> Candidate:
         raise NotReady(f"{folder} holds no finished run: run `understudy train`, or import with --held-out labels")
     run = load_run(folder)
     config = run.record["config"]
+    if config["pipeline"] == "coarse_graining":
+        return coarse_candidate(run, folder, LICENCE)
     prepared = _prepared(config, run, folder)
     valid, test = (_held_out(prepared, folder, part) for part in ("valid", "test"))
     trained_on = prepared.dataset if config["pipeline"] == "hippynn_import" else prepared.part("train")

@@ -7,14 +7,16 @@ import yaml
 from pydantic import Field, TypeAdapter
 
 from training.checkpoint import Run
+from training.pipelines.coarse_graining import CoarseGrainingConfig, train_coarse_graining
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
 
-PipelineConfig = Annotated[CommitteeConfig | DistillationConfig, Field(discriminator="pipeline")]
-_ADAPTER: TypeAdapter[CommitteeConfig | DistillationConfig] = TypeAdapter(PipelineConfig)
+AnyConfig = CommitteeConfig | DistillationConfig | CoarseGrainingConfig
+PipelineConfig = Annotated[AnyConfig, Field(discriminator="pipeline")]
+_ADAPTER: TypeAdapter[AnyConfig] = TypeAdapter(PipelineConfig)
 
 
-def read_config(path: Path) -> CommitteeConfig | DistillationConfig:
+def read_config(path: Path) -> AnyConfig:
     """Read a YAML configuration.
 
     Raises:
@@ -23,10 +25,12 @@ def read_config(path: Path) -> CommitteeConfig | DistillationConfig:
     return _ADAPTER.validate_python(yaml.safe_load(path.read_text()))
 
 
-def train_run(config: CommitteeConfig | DistillationConfig, folder: Path) -> Run:
+def train_run(config: AnyConfig, folder: Path) -> Run:
     """Run the pipeline that the configuration names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     if isinstance(config, CommitteeConfig):
         return train_committee(config, folder)
+    if isinstance(config, CoarseGrainingConfig):
+        return train_coarse_graining(config, folder)
     return train_student(config, folder)

@@ -4,6 +4,7 @@ folder.py     reads the run
 summary.py    the run in words and numbers
 errors.py     errors of the run and of what it is compared with
 trust.py      whether the committee's spread tells the size of its error
+coarse.py     a coarse-grained force field, which has forces and distributions and no energies
 figures.py    inline SVG
 page.py       report.html: self-contained, no scripts
 """

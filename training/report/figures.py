@@ -40,6 +40,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "path",
     "savefig.dpi": 160,
 }
+_OVERLAID: Final = ("#BBBBBB", BLUE, VERMILLION, GREEN)
 _MOST_POINTS: Final = 20_000
 _MOST_SIZES: Final = 3_000
 _LEVELS: Final = np.linspace(0.02, 0.99, 60)
@@ -142,6 +143,22 @@ def batching(curve: BatchingCurve) -> str:
         axes.legend()
 
     return _drawn("batching", 6.0, 3.4, draw)
+
+
+def overlaid(name: str, panels: Mapping[str, Mapping[str, tuple[Array, Array]]], xlabel: str, ylabel: str) -> str:
+    """Curves (x, y) by label in a panel for each key, two in a row; the first one of each is drawn broad and grey."""
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
+        for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+            for (label, (x, y)), colour, style in zip(curves.items(), _OVERLAID, ("-", "-", (0, (4, 2))), strict=False):
+                axes.plot(x, y, color=colour, ls=style, lw=4.0 if colour == "#BBBBBB" else 1.5, label=label)
+            axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        grid[0].legend()
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+
+    return _drawn(name, 9.2, 3.0 * ((len(panels) + 1) // 2), draw)
 
 
 def _curve(loss: Axes, rate: Axes, history: Sequence[Epoch], colour: str, member: str) -> None:

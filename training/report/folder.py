@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -108,20 +109,25 @@ def read_finished(folder: Path) -> Finished:
     Raises:
         IncompleteRun: naming the files that are missing.
     """
-    _require_finished(folder)
+    require_files(folder, _NEEDED)
     test = _part(folder, "test")
     return Finished(
         load_run(folder),
         (folder / "config.yaml").read_text(),
-        [_history(path) for path in _history_paths(folder)],
+        histories(folder),
         _part(folder, "valid"),
         test,
         _comparisons(folder / "comparisons.json", test),
     )
 
 
-def _require_finished(folder: Path) -> None:
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+def require_files(folder: Path, needed: Sequence[str]) -> None:
+    """Files of a finished run, and a learning curve.
+
+    Raises:
+        IncompleteRun: naming the files that are missing.
+    """
+    missing = [name for name in needed if not (folder / name).is_file()]
     if not _history_paths(folder):
         missing.append("history.csv")
     if missing:
@@ -129,6 +135,11 @@ def _require_finished(folder: Path) -> None:
             f"{folder} has no {', '.join(missing)}: not a finished training run. `understudy train` with its "
             "configuration goes on where it was."
         )
+
+
+def histories(folder: Path) -> list[list[Epoch]]:
+    """A learning curve for every network that was fitted by itself."""
+    return [_history(path) for path in _history_paths(folder)]
 
 
 def _part(folder: Path, name: str) -> Part:

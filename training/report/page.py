@@ -7,7 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from contract.card import DataSource, Split
-from training.report import errors, figures, summary
+from training.pipelines.coarse_graining import DISTRIBUTIONS
+from training.report import coarse, errors, figures, summary
+from training.report.coarse import CoarseGrained, read_coarse
 from training.report.folder import Finished, read_finished
 from training.report.trust import Trust, trust
 
@@ -22,7 +24,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         IncompleteRun: naming the files that are missing.
     """
-    text = render(read_finished(folder))
+    text = render_coarse(read_coarse(folder)) if (folder / DISTRIBUTIONS).exists() else render(read_finished(folder))
     path = folder / "report.html"
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -92,9 +94,30 @@ def _figures(finished: Finished, trusted: Trust | None) -> dict[str, str]:
     return drawn if trusted is None else drawn | {"calibration": trusted.figure}
 
 
-def _template() -> Template:
+def render_coarse(finished: CoarseGrained) -> str:
+    """The report of a coarse-grained force field as HTML."""
+    run = finished.run
+    return _template("coarse.html").render(
+        config=run.record["config"],
+        config_text=finished.config,
+        record=run.record,
+        members=run.network.config.members,
+        sources=[DataSource.model_validate(source) for source in run.record["data"]],
+        split=Split.model_validate(run.record["split"]),
+        prior=run.network.config.prior,
+        network=summary.network(finished),
+        cost=summary.cost(finished),
+        commands=coarse.commands(run.record["config"]),
+        headline=coarse.headline(finished),
+        arrangement=coarse.arrangement(finished),
+        forces=coarse.forces(finished),
+        figures={name: Markup(svg) for name, svg in coarse.drawn(finished).items()},
+    )
+
+
+def _template(name: str = "report.html") -> Template:
     environment = Environment(
         loader=PackageLoader("training.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("report.html")
+    return environment.get_template(name)

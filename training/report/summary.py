@@ -1,13 +1,27 @@
 """A run in words and numbers: network, loss, cost, and how to make it again."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from contract.elements import SYMBOLS
+from training.checkpoint import Run
+from training.fit import Epoch
 from training.report.folder import Finished
 
 
-def network(finished: Finished) -> dict[str, str]:
+class Trained(Protocol):
+    """What this room needs of a run."""
+
+    @property
+    def run(self) -> Run:
+        """Weights and record."""
+
+    @property
+    def histories(self) -> list[list[Epoch]]:
+        """A learning curve for every network that was fitted by itself."""
+
+
+def network(finished: Trained) -> dict[str, str]:
     """What was trained."""
     c, modules = finished.run.network.config, dict(finished.run.network.named_parameters())
     total = sum(p.numel() for p in modules.values())
@@ -26,7 +40,7 @@ def network(finished: Finished) -> dict[str, str]:
     }
 
 
-def cost(finished: Finished) -> dict[str, str]:
+def cost(finished: Trained) -> dict[str, str]:
     """What it took."""
     fit, histories = finished.run.record["config"]["fit"], finished.histories
     epochs = ", ".join(str(len(history)) for history in histories)

@@ -7,8 +7,8 @@ from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from contract.structures import Structure, checked_structure
+from contract.units import G_PER_CM3 as G_PER_CM3
 
-G_PER_CM3: Final = 1.66053906660  # one u / angstrom^3
 MOST_PACKED: Final = 0.30
 _TRIES: Final = 20_000
 

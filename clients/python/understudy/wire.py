@@ -300,6 +300,7 @@ class ModelSummary(_Part):
     purpose: str = ""
     elements: list[str] = []
     formulas: list[str] | None = Field(None, description="Hill formulas trained on; null where any composition goes")
+    beads: dict[str, str] = Field({}, description="of a coarse-grained model: what each symbol stands for")
     members: int = Field(1, description="committee members; energy_std needs at least two")
 
 
