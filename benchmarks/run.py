@@ -26,6 +26,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = {
     "network_speed": Benchmark("speed", "benchmarks.network_speed:run", "the exported network beside hippynn's"),
     "serving": Benchmark("speed", "benchmarks.serving:run", "the gateway beside other servers of the same graph"),
+    "lattice_boltzmann": Benchmark("speed", "benchmarks.lattice_boltzmann:run", "creeping flow: exact checks, speed"),
     "force_training_cost": Benchmark(
         "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
     ),

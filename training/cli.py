@@ -79,26 +79,26 @@ def publish(
 
 
 def sample(
-    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs/*-frames-*.")],
+    config: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see `sampling:` in training/configs.")
+    ],
     labeller: Annotated[
         Path | None,
-        typer.Option(
-            exists=True, help="For molecules: published ANI networks, folder or .tar.gz in NeuroChem's format."
-        ),
+        typer.Option(exists=True, help="Published ANI networks, where they label: folder or .tar.gz (NeuroChem)."),
     ] = None,
     runs: RunsOption = Path("runs"),
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Make structures and label them, or simulate a liquid and map it to beads: frames.extxyz, ready to train on."""
+    """Make structures, porous media or beads of a liquid with labels, ready to train on; goes on where it can."""
     import torch
 
-    from training.sampling.registry import read_sampling, sample_run
+    from training.sampling.registry import read_sampling, run_sampling
 
     torch.set_num_threads(threads)
     with _plain_errors():
         settings = read_sampling(config)
-        frames = sample_run(settings, runs / settings.name, labeller)
-    _say(f"sampled {settings.name}: {frames}")
+        written = run_sampling(settings, runs / settings.name, labeller, threads)
+    _say(f"sampled {settings.name}: {written}")
 
 
 @data.command("list")

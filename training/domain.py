@@ -11,10 +11,10 @@ from contract.elements import SYMBOLS, symbols
 from contract.graphs import build_graph
 from contract.structures import Structure
 from training.data.dataset import Dataset
+from training.environments import MANY_FORMULAS
 
 INSIDE_QUANTILE: Final = 0.95
 OUTSIDE_FACTOR: Final = 2.0
-_FORMULAS_NAMED: Final = 50
 
 
 def training_domain(
@@ -34,7 +34,7 @@ def training_domain(
     return Domain(
         elements=symbols(np.unique(train.numbers).tolist()),
         cutoff_angstrom=cutoff,
-        formulas=formulas if len(formulas) <= _FORMULAS_NAMED else None,
+        formulas=formulas if len(formulas) <= MANY_FORMULAS else None,
         min_distance_angstrom=closest_pairs(train, cutoff),
         energy_std_in_ev=inside,
         energy_std_out_ev=None if inside is None else OUTSIDE_FACTOR * inside,

@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from contract.elements import hill_formula
 from contract.environments import Environments, descriptors
 from contract.graphs import build_graph
 from contract.structures import Structure
 
 CENTRES: Final = 32
+CENTRES_OF_MANY: Final = 128
+MANY_FORMULAS: Final = 50
 QUANTILE: Final = 0.99
 OUT_BEYOND: Final = 1.5
 _MOST_FRAMES: Final = 10_000
@@ -31,7 +34,7 @@ def fit_environments(
     """The reference set of a model.
 
     Args:
-        train: what the weights were fitted to.
+        train: what the weights were fitted to; data of many formulas are summed up in more centres.
         held_out: frames of the same kind that no weight was fitted to; 99 % of them stay at distances below 1.
         elements: atomic numbers of the model.
         cutoff: angstrom.
@@ -39,7 +42,8 @@ def fit_environments(
     known = np.array(elements, np.int64)
     generator = np.random.default_rng(_SEED)
     chosen = [train[i] for i in generator.permutation(len(train))[:_MOST_FRAMES]]
-    kinds = [_kind(atoms, generator) for atoms in _by_element(chosen, known, cutoff)]
+    count = CENTRES_OF_MANY if len({hill_formula(s.numbers) for s in chosen}) > MANY_FORMULAS else CENTRES
+    kinds = [_kind(atoms, count, generator) for atoms in _by_element(chosen, known, cutoff)]
     mean, whitening, centres = (np.stack(each).astype(np.float32) for each in zip(*kinds, strict=True))
     made = Environments(known, mean, whitening, centres, np.ones(len(known), np.float32))
     return Environments(known, mean, whitening, centres, _reach(made, held_out, cutoff))
@@ -57,25 +61,25 @@ def _by_element(structures: Sequence[Structure], elements: NDArray[np.int64], cu
     return [described[numbers == z].astype(np.float64) for z in elements]
 
 
-def _kind(atoms: Floats, generator: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _kind(atoms: Floats, count: int, generator: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Mean [D], whitening [D, D] and centres [C, D] of one element; of an element without atoms nothing is near.
 
     Directions in which the data hardly vary count as if they varied a tenth of the average: rounding is no novelty.
     """
     width = atoms.shape[1]
     if len(atoms) < 2:
-        return atoms.sum(axis=0), np.eye(width), np.full((CENTRES, width), _NOWHERE if not len(atoms) else 0.0)
+        return atoms.sum(axis=0), np.eye(width), np.full((count, width), _NOWHERE if not len(atoms) else 0.0)
     mean = atoms.mean(axis=0)
     variance, directions = np.linalg.eigh(np.cov(atoms.T))
     spread = np.sqrt(np.maximum(variance, 0.0) + _LEAST_VARIANCE * variance.mean() + _TINY)
     whitening = directions / spread
     few = generator.permutation(len(atoms))[:_MOST_ATOMS]
-    return mean, whitening, _k_means((atoms[few] - mean) @ whitening, generator)
+    return mean, whitening, _k_means((atoms[few] - mean) @ whitening, count, generator)
 
 
-def _k_means(points: Floats, generator: np.random.Generator) -> Floats:
+def _k_means(points: Floats, count: int, generator: np.random.Generator) -> Floats:
     """Lloyd's algorithm from random points; fewer points than centres are repeated."""
-    centres = np.resize(points[generator.permutation(len(points))[:CENTRES]], (CENTRES, points.shape[1]))
+    centres = np.resize(points[generator.permutation(len(points))[:count]], (count, points.shape[1]))
     for _ in range(_ROUNDS):
         nearest = cdist(points, centres).argmin(axis=1)
         centres = np.stack(

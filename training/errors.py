@@ -4,4 +4,4 @@ from contract.errors import UnderstudyError
 
 
 class NotReady(UnderstudyError):
-    """A command lacks what it needs: a run that is not finished, or a file that was not named."""
+    """A run that cannot be published as it stands."""

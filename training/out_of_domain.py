@@ -20,7 +20,7 @@ from contract.environments import Environments
 from contract.errors import InvalidInput
 from contract.graphs import build_graph
 from contract.structures import Structure, checked_structure
-from training.environments import OUT_BEYOND, largest_distances
+from training.environments import MANY_FORMULAS, OUT_BEYOND, largest_distances
 
 STRETCHED: Final = 1.5
 COMPRESSED: Final = 0.7
@@ -63,7 +63,9 @@ def unfamiliar(test: Sequence[Structure], elements: NDArray[np.int64], cutoff: f
         kind: [s for frame in frames if (s := make(frame, generator)) is not None and _possible(s, cutoff)]
         for kind, make in _MAKERS.items()
     }
-    kinds["other molecules of these elements"] = list(_other_molecules(test, elements))
+    known = {hill_formula(frame.numbers) for frame in test}
+    if len(known) <= MANY_FORMULAS:  # a model of many molecules is made for others too
+        kinds["other molecules of these elements"] = list(_other_molecules(known, elements))
     return {kind: structures for kind, structures in kinds.items() if structures}
 
 
@@ -161,9 +163,8 @@ def _side(bonds: NDArray[np.int64], start: int, end: int) -> set[int]:
     return found
 
 
-def _other_molecules(test: Sequence[Structure], elements: NDArray[np.int64]) -> Iterator[Structure]:
+def _other_molecules(known: set[str], elements: NDArray[np.int64]) -> Iterator[Structure]:
     """Molecules of these elements and another formula from the G2 set, J. Chem. Phys. 106, 1063 (1997), in ASE."""
-    known = {hill_formula(frame.numbers) for frame in test}
     for name in g2.names:
         atoms = ase.build.molecule(name)  # type: ignore[no-untyped-call]
         if len(atoms) > 1 and set(atoms.numbers) <= set(elements.tolist()) and hill_formula(atoms.numbers) not in known:

@@ -5,3 +5,7 @@ from contract.errors import UnderstudyError
 
 class NothingKept(UnderstudyError):
     """Every frame was left out: the limits of the configuration are too tight for this labeller."""
+
+
+class LabellerNeeded(UnderstudyError):
+    """A campaign that labels with published networks was started without them."""

@@ -1,4 +1,4 @@
-"""Which kind of sampling a configuration asks for: its `sampling` key says; molecules without one."""
+"""Which campaign a sampling configuration belongs to: its key `sampling` names it; molecules without one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,15 +6,16 @@ from typing import Annotated
 import yaml
 from pydantic import Field, TypeAdapter
 
-from training.errors import NotReady
+from training.sampling.errors import LabellerNeeded
 from training.sampling.liquid import LiquidConfig, sample_liquid
 from training.sampling.organic import OrganicConfig, sample_organic
+from training.sampling.permeability import PermeabilityConfig, sample_permeability
 
-SamplingConfig = Annotated[OrganicConfig | LiquidConfig, Field(discriminator="sampling")]
-_ADAPTER: TypeAdapter[OrganicConfig | LiquidConfig] = TypeAdapter(SamplingConfig)
+SamplingConfig = OrganicConfig | PermeabilityConfig | LiquidConfig
+_ADAPTER: TypeAdapter[SamplingConfig] = TypeAdapter(Annotated[SamplingConfig, Field(discriminator="sampling")])
 
 
-def read_sampling(path: Path) -> OrganicConfig | LiquidConfig:
+def read_sampling(path: Path) -> SamplingConfig:
     """Read a YAML configuration.
 
     Raises:
@@ -23,14 +24,22 @@ def read_sampling(path: Path) -> OrganicConfig | LiquidConfig:
     return _ADAPTER.validate_python({"sampling": "organic"} | (yaml.safe_load(path.read_text()) or {}))
 
 
-def sample_run(config: OrganicConfig | LiquidConfig, folder: Path, labeller: Path | None = None) -> Path:
-    """Make the frames that the configuration asks for; returns the file.
+def run_sampling(config: SamplingConfig, folder: Path, labeller: Path | None, threads: int) -> Path:
+    """Run the campaign that the configuration names; what it wrote last.
+
+    Args:
+        config: of any kind.
+        folder: for its labels and its record.
+        labeller: published networks, for the kinds that label with such.
+        threads: CPU threads, or processes of one thread.
 
     Raises:
-        NotReady: molecules need a labeller, and there is none.
+        LabellerNeeded: the kind labels with published networks and none were named.
     """
+    if isinstance(config, PermeabilityConfig):
+        return sample_permeability(config, folder, threads)
     if isinstance(config, LiquidConfig):
         return sample_liquid(config, folder)
     if labeller is None:
-        raise NotReady("frames of molecules need --labeller: published ANI networks, a folder or .tar.gz")
+        raise LabellerNeeded(f"{config.name}: sampling {config.sampling} needs --labeller, published ANI networks")
     return sample_organic(config, labeller, folder)

@@ -1,0 +1,61 @@
+"""Porous media that conduct, their labels, and a campaign that goes on where it was."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.voxels import pores_of
+from training.sampling.errors import NothingKept
+from training.sampling.permeability import PermeabilityConfig, read_label, sample_permeability
+from training.sampling.porous_media import MEDIA, Family
+from training.simulators.creeping_flow import Solver, solve_flow
+
+SMALL = PermeabilityConfig(
+    name="small", length=16, images={"packs": 1, "blobs": 2, "fractures": 1}, porosity=(0.35, 0.5), seed=1
+)
+
+
+@pytest.mark.parametrize("family", list(MEDIA))
+def test_every_generator_gives_about_the_porosity_that_was_wanted(family: Family) -> None:
+    images = [MEDIA[family](32, 0.4, np.random.default_rng(seed)) for seed in range(3)]
+    assert all(image.shape == (32, 32, 32) and image.dtype == bool for image in images)
+    assert 0.2 < np.mean([image.mean() for image in images]) < 0.55
+
+
+@pytest.mark.parametrize("family", list(MEDIA))
+def test_the_same_seed_makes_the_same_image_and_another_another(family: Family) -> None:
+    first, again, other = (MEDIA[family](20, 0.4, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_a_label_holds_the_image_its_flow_and_how_it_was_made(tmp_path: Path) -> None:
+    sample_permeability(SMALL, tmp_path)
+    label = read_label(tmp_path / "packs-000.npz")
+    flow = solve_flow(label.image, 2, "mirror", SMALL.solver)
+    assert label.permeability == pytest.approx(flow.permeability)
+    assert label.velocity == pytest.approx(flow.velocity.astype(np.float32))
+    assert pores_of(label.image, 2).percolates
+    wanted = {"family", "seed", "solver", "solver_version", "ends", "converged", "flux_std", "change", "config_sha256"}
+    assert wanted <= label.facts.keys()
+
+
+def test_a_campaign_goes_on_where_it_was_and_ends_in_the_same_files(tmp_path: Path) -> None:
+    whole = json.loads(sample_permeability(SMALL, tmp_path / "whole").read_text())
+    sample_permeability(SMALL, tmp_path / "cut")
+    (tmp_path / "cut" / "blobs-001.npz").unlink()
+    kept = (tmp_path / "cut" / "blobs-000.npz").stat().st_mtime_ns
+    record = json.loads(sample_permeability(SMALL, tmp_path / "cut").read_text())
+    assert (tmp_path / "cut" / "blobs-000.npz").stat().st_mtime_ns == kept
+    assert read_label(tmp_path / "cut" / "blobs-001.npz").permeability == pytest.approx(
+        read_label(tmp_path / "whole" / "blobs-001.npz").permeability
+    )
+    assert record["images"] == whole["images"] == 4
+
+
+def test_a_campaign_in_which_nothing_becomes_steady_is_refused(tmp_path: Path) -> None:
+    hasty = SMALL.model_copy(update={"solver": Solver(max_steps=10), "images": {"blobs": 1}})
+    with pytest.raises(NothingKept, match="max_steps"):
+        sample_permeability(hasty, tmp_path)

@@ -1,0 +1,104 @@
+"""The lattice-Boltzmann solver against exact flows, against itself turned and doubled, and against another code."""
+
+import importlib.util
+import shutil
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from training.simulators.creeping_flow import Solver, solve_flow
+
+pytestmark = pytest.mark.physics
+
+STRICT = Solver(tolerance=1e-8)
+
+
+def _blobs(shape: tuple[int, ...], porosity: float, seed: int = 0) -> np.ndarray:
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.0, mode="wrap")
+    return noise > np.quantile(noise, 1 - porosity)
+
+
+@pytest.mark.parametrize("relaxation", [0.6, 1.0, 1.5])
+@pytest.mark.parametrize("nodes", [3, 10])
+def test_a_slit_has_the_permeability_of_the_discrete_parabola_whatever_the_viscosity(
+    nodes: int, relaxation: float
+) -> None:
+    image = np.ones((nodes + 1, 1, 4), bool)
+    image[-1] = False
+    flow = solve_flow(image, 2, "periodic", Solver(relaxation=relaxation, tolerance=1e-9))
+    exact = nodes**2 / 12 + 1 / 24
+    assert flow.permeability * (nodes + 1) / nodes == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize(("side", "bound"), [(3, 0.08), (10, 0.015), (20, 0.005)])
+def test_a_square_duct_is_right_within_a_bound_that_falls_with_its_width(side: int, bound: float) -> None:
+    image = np.ones((side, side, 2), bool)  # the sleeve is its wall
+    assert solve_flow(image, 2, solver=STRICT).permeability / side**2 == pytest.approx(0.0351443, rel=bound)
+
+
+@pytest.mark.parametrize(("radius", "bound"), [(10, 0.04), (20, 0.02)])
+def test_a_tube_is_right_within_a_bound_that_falls_with_its_width(radius: int, bound: float) -> None:
+    x = np.arange(2 * radius + 2) - radius - 0.5
+    image = np.repeat((x[:, None] ** 2 + x**2 < radius**2)[:, :, None], 2, axis=2)
+    area = image[:, :, 0].sum()
+    flow = solve_flow(image, 2, solver=STRICT)
+    assert flow.permeability * image[:, :, 0].size / area == pytest.approx(area / np.pi / 8, rel=bound)
+
+
+def test_a_periodic_sphere_turned_to_each_axis_gives_the_same_permeability() -> None:
+    x = np.arange(12) - 5.5
+    image = (x[:, None, None] ** 2 + x[:, None] ** 2 + x**2) > 25.0
+    values = [solve_flow(image, axis, "periodic", STRICT).permeability for axis in range(3)]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-8)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_mirrored_ends_are_the_same_as_the_image_joined_with_its_mirror_image(axis: int) -> None:
+    image = _blobs((14, 13, 12), 0.5, seed=3)
+    solver = Solver(relaxation=0.8, tolerance=1e-6)
+    sides = [(0, 0) if a == axis else (1, 1) for a in range(3)]
+    doubled = np.pad(np.concatenate([image, np.flip(image, axis)], axis), sides)
+    flow, twice = solve_flow(image, axis, "mirror", solver), solve_flow(doubled, axis, "periodic", solver)
+    inside = tuple(slice(w, w + n) for (w, _), n in zip(sides, image.shape, strict=True))
+    assert flow.velocity == pytest.approx(twice.velocity[inside], abs=1e-9)
+
+
+def test_the_flow_keeps_its_flux_along_the_way_and_stands_still_in_the_solid() -> None:
+    image = _blobs((20, 20, 20), 0.4)
+    flow = solve_flow(image, 0)
+    assert flow.converged
+    assert flow.flux_std < 1e-3
+    assert not flow.velocity[~image].any()
+    assert flow.permeability == pytest.approx(flow.velocity.mean())
+
+
+def test_pores_that_do_not_conduct_have_no_permeability_and_cost_nothing() -> None:
+    image = np.ones((6, 6, 6), bool)
+    image[:, :, 3] = False
+    flow = solve_flow(image, 2)
+    assert (flow.permeability, flow.steps, flow.flux_std) == (0.0, 0, 0.0)
+
+
+def test_a_flow_that_is_not_steady_says_so() -> None:
+    flow = solve_flow(_blobs((20, 20, 20), 0.4), 2, solver=Solver(max_steps=100))
+    assert not flow.converged
+
+
+def test_the_drag_of_a_cubic_array_of_spheres_is_that_of_zick_and_homsy() -> None:
+    """Simple cubic, solid fraction 0.343: k / L^2 = 7.933e-3; taken at the fraction of the voxels, see the record."""
+    from benchmarks.lattice_boltzmann import sphere_array
+
+    assert sphere_array(24, 0.343) == pytest.approx(7.933e-3, rel=0.05)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("lbmpy") is None or shutil.which("g++") is None,
+    reason="lbmpy, and the g++ that it compiles its kernels with, are not installed",
+)
+def test_lbmpy_gives_the_same_permeability() -> None:
+    from benchmarks.lattice_boltzmann import with_lbmpy
+
+    image = _blobs((16, 16, 16), 0.5, seed=5)
+    mine = solve_flow(image, 2, "periodic", Solver(relaxation=0.8, tolerance=1e-6)).permeability
+    assert with_lbmpy(image, steps=3000) == pytest.approx(mine, rel=1e-3)

@@ -1,0 +1,197 @@
+"""Labels of permeability: random porous media and the creeping flow through each, one file an image.
+
+    for family, number:  image of a random porosity -> flow along z, a core in a sleeve -> <family>-<number>.npz
+
+An image is made from its family and number alone, so that a campaign goes on where it was, on any number of processes;
+one that does not conduct is made again with the next seed, and one whose flow did not become steady is kept as such.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import Progress
+
+from contract.repository import sha256_of
+from contract.voxels import AXES, Image, pores_of
+from training.record import config_sha256, revision, versions
+from training.sampling.errors import NothingKept
+from training.sampling.porous_media import MEDIA, Family
+from training.simulators.creeping_flow import SOLVER, SOLVER_VERSION, Flow, Solver, solve_flow
+
+FLOW_AXIS: Final = 2
+_TRIES: Final = 20
+
+
+class PermeabilityConfig(BaseModel):
+    """What media to make, and how to solve the flow. Serialised as YAML in training/configs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sampling: Literal["permeability"] = "permeability"
+    name: str
+    length: int = Field(48, ge=8, description="voxels a side")
+    images: dict[Family, int] = Field(description="how many of each family")
+    porosity: tuple[float, float] = (0.1, 0.5)
+    solver: Solver = Solver()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Label:
+    """One labelled image.
+
+    Attributes:
+        image: bool [nx, ny, nz], True = pore.
+        velocity: float32, likewise, component along z times viscosity over driving force, voxel^2.
+        facts: family, number, seed, porosities, permeability_voxel2, solver, ends, steps, converged, flux_std.
+    """
+
+    image: Image
+    velocity: NDArray[np.float32]
+    facts: dict[str, Any]
+
+    @property
+    def permeability(self) -> float:
+        """voxel^2."""
+        return float(self.facts["permeability_voxel2"])
+
+
+def sample_permeability(config: PermeabilityConfig, folder: Path, workers: int = 1) -> Path:
+    """Make and label the images that are not there yet.
+
+    Args:
+        config: what to make.
+        folder: where one .npz an image and sampling.json are written.
+        workers: processes.
+
+    Returns:
+        The path of sampling.json.
+
+    Raises:
+        NothingKept: no flow became steady, or a family never conducts at these porosities.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [place for place in _places(config) if not _path(folder, *place).exists()]
+    with Progress(transient=True) as progress:
+        task = progress.add_task("solving flows", total=len(missing))
+        for _ in _each(config, folder, missing, workers):
+            progress.advance(task)
+    facts = [read_label(_path(folder, *place)).facts for place in _places(config)]
+    if not any(fact["converged"] for fact in facts):
+        raise NothingKept(f"none of the {len(facts)} flows in {folder} became steady: raise solver.max_steps")
+    path = folder / "sampling.json"
+    path.write_text(json.dumps(_record(config, folder, facts), indent=2) + "\n")
+    return path
+
+
+def read_label(path: Path) -> Label:
+    """One file of a campaign."""
+    with np.load(path, allow_pickle=False) as arrays:
+        shape = tuple(arrays["shape"])
+        image = np.unpackbits(arrays["image"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+        velocity = np.zeros(shape, np.float32)
+        velocity[image] = arrays["velocity"]
+        return Label(image, velocity, json.loads(str(arrays["facts"])))
+
+
+def write_label(path: Path, label: Label) -> None:
+    """Write a file as a whole: a reader never sees half of one."""
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            image=np.packbits(label.image),
+            shape=np.array(label.image.shape),
+            velocity=label.velocity[label.image],
+            facts=np.array(json.dumps(label.facts)),
+        )
+    os.replace(partial, path)
+
+
+def label_of(image: Image, axis: int, solver: Solver, **facts: Any) -> Label:
+    """Solve the flow along an axis; the image and the field are turned so that it is the last one."""
+    turned = np.ascontiguousarray(np.moveaxis(image, axis, FLOW_AXIS))
+    flow = solve_flow(turned, FLOW_AXIS, "mirror", solver)
+    return Label(turned, flow.velocity.astype(np.float32), {**facts, **_facts(turned, flow)})
+
+
+def _facts(image: Image, flow: Flow) -> dict[str, Any]:
+    pores = pores_of(image, FLOW_AXIS)
+    return {
+        "porosity": pores.porosity,
+        "connected_porosity": pores.connected_porosity,
+        "permeability_voxel2": flow.permeability,
+        "solver": SOLVER,
+        "solver_version": SOLVER_VERSION,
+        "ends": flow.ends,
+        "axis": AXES[FLOW_AXIS],
+        "relaxation": flow.relaxation,
+        "steps": flow.steps,
+        "change": flow.change,
+        "flux_std": flow.flux_std,
+        "converged": flow.converged,
+    }
+
+
+def _places(config: PermeabilityConfig) -> Iterator[tuple[Family, int]]:
+    """Family by family in turn, so that a campaign cut short has some of each."""
+    for number in range(max(config.images.values(), default=0)):
+        yield from ((family, number) for family, wanted in config.images.items() if number < wanted)
+
+
+def _path(folder: Path, family: Family, number: int) -> Path:
+    return folder / f"{family}-{number:03d}.npz"
+
+
+def _each(
+    config: PermeabilityConfig, folder: Path, places: Iterable[tuple[Family, int]], workers: int
+) -> Iterator[Path]:
+    if workers == 1:
+        yield from (_make(config, folder, *place) for place in places)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_make, config, folder, *place) for place in places]):
+            yield done.result()
+
+
+def _make(config: PermeabilityConfig, folder: Path, family: Family, number: int) -> Path:
+    image, seed = _conducting(config, family, number)
+    facts = {"family": family, "number": number, "seed": list(seed), "config_sha256": config_sha256(config)}
+    path = _path(folder, family, number)
+    write_label(path, label_of(image, FLOW_AXIS, config.solver, **facts))
+    return path
+
+
+def _conducting(config: PermeabilityConfig, family: Family, number: int) -> tuple[Image, tuple[int, ...]]:
+    for attempt in range(_TRIES):
+        seed = (config.seed, list(MEDIA).index(family), number, attempt)
+        rng = np.random.default_rng(seed)
+        image = MEDIA[family](config.length, rng.uniform(*config.porosity), rng)
+        if pores_of(image, FLOW_AXIS).percolates:
+            return image, seed
+    raise NothingKept(f"{family}: none of {_TRIES} images conducts at a porosity of {config.porosity}: raise it")
+
+
+def _record(config: PermeabilityConfig, folder: Path, facts: list[dict[str, Any]]) -> dict[str, Any]:
+    files = sorted(folder.glob("*.npz"))
+    together = hashlib.sha256("".join(f"{path.name} {sha256_of(path)}\n" for path in files).encode()).hexdigest()
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_sha256": config_sha256(config),
+        "level_of_theory": SOLVER,
+        "images": len(facts),
+        "not_steady": sum(not fact["converged"] for fact in facts),
+        "images_sha256": together,
+        "versions": versions(),
+        "revision": revision(),
+    }
