@@ -263,7 +263,7 @@ class ModelCard(_Part):
     version: Version
     family: Literal["potential"]
     purpose: str
-    architecture: dict[str, str | int | float | bool | list[int] | dict[str, float]]
+    architecture: dict[str, str | int | float | bool | list[int] | list[float] | list[list[int]] | dict[str, float]]
     energy_is: Literal["potential energy", "free energy"] = Field(
         "potential energy",
         description="a free energy is one of the beads at the states of the domain, up to a constant",

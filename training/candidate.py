@@ -11,7 +11,7 @@ from contract.card import Comparison, DataSource, Domain, Metric, Split, Trainin
 from contract.elements import SYMBOLS
 from contract.environments import Environments
 from contract.structures import Structure
-from training.networks.hipnn import HipNN
+from training.networks.potential import Potential
 
 
 class ForceSpread(NamedTuple):
@@ -124,7 +124,7 @@ class Candidate:
 
     name: str
     purpose: str
-    network: HipNN
+    network: Potential
     references: dict[str, float]
     domain: Domain
     data: Sequence[DataSource]

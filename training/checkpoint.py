@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from contract.repository import StoredModel
-from training.networks.hipnn import HipNN, HipNNConfig
+from training.errors import NotReady
+from training.networks.hipnn import HipNN
+from training.networks.potential import Potential, network_of
 
 WEIGHTS: Final = "weights.safetensors"
 
@@ -23,9 +25,16 @@ WEIGHTS: Final = "weights.safetensors"
 class Run:
     """A trained network with its atomic references (eV per element) and the record of its training."""
 
-    network: HipNN
+    network: Potential
     references: dict[str, float]
     record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HipNNRun(Run):
+    """A run of the network that this project trains."""
+
+    network: HipNN
 
 
 def save_run(folder: Path, run: Run) -> None:
@@ -44,24 +53,41 @@ def save_weights(network: nn.Module, path: Path) -> None:
     os.replace(part, path)
 
 
-def published_network(stored: StoredModel) -> HipNN:
+def published_network(stored: StoredModel) -> Potential:
     """The network of a published model, from the weights and the architecture that were published with it.
 
     Raises:
         ModelNotFound: it was published without its weights.
     """
-    fields = stored.card.architecture.keys() & HipNNConfig.model_fields.keys()
-    network = HipNN(HipNNConfig.model_validate({name: stored.card.architecture[name] for name in fields}))
+    network = network_of({name: value for name, value in stored.card.architecture.items() if name != "network"})
     network.load_state_dict(load_file(stored.file(WEIGHTS)))
     return network.eval()
 
 
-def load_run(folder: Path) -> Run:
-    """Read a run back; weights are plain tensors, nothing in them is executed."""
-    network = HipNN(HipNNConfig.model_validate_json((folder / "network.json").read_text()))
+def load_any_run(folder: Path) -> Run:
+    """Read a run back; weights are plain tensors, nothing in them is executed.
+
+    Raises:
+        NotReady: there is no run in this folder.
+    """
+    if not (folder / "run.json").is_file():
+        raise NotReady(f"{folder} holds no run: `understudy train` or `understudy import` makes one")
+    network = network_of(json.loads((folder / "network.json").read_text()))
     network.load_state_dict(load_file(folder / WEIGHTS))
     references = json.loads((folder / "references.json").read_text())
     return Run(network, references, json.loads((folder / "run.json").read_text()))
+
+
+def load_run(folder: Path) -> HipNNRun:
+    """Read a run of a HIP-NN back.
+
+    Raises:
+        NotReady: there is no run in this folder, or its network is another.
+    """
+    run = load_any_run(folder)
+    if not isinstance(run.network, HipNN):
+        raise NotReady(f"{folder} holds a published network, not one that was trained here")
+    return HipNNRun(run.network, run.references, run.record)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
-from training.importers.command import import_hippynn_command
+from training.importers.command import import_ani_command, import_hippynn_command
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
 RepositoryOption = Annotated[Path, typer.Option("--model-repo", help="Folder of served models.")]
@@ -23,11 +23,7 @@ _console = Console(stderr=True)
 data = typer.Typer(help="Public training data: list it, fetch it.", no_args_is_help=True)
 import_ = typer.Typer(help="Bring a model trained elsewhere into the folder of runs.", no_args_is_help=True)
 import_.command("hippynn")(import_hippynn_command)
-
-
-@import_.callback()
-def _several_importers() -> None:
-    """Keep `hippynn` a subcommand while it is the only importer."""
+import_.command("ani")(import_ani_command)
 
 
 def train(

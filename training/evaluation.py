@@ -14,11 +14,13 @@ from training.batches import LabelledGraphs
 from training.data.strata import strata_of
 from training.networks.exportable import member
 from training.networks.hipnn import HipNN
+from training.networks.potential import Potential
 
 if TYPE_CHECKING:
     from training.pipelines.preparation import Prepared
 
 EVALUATION_BATCH = 128
+_FEW = 16
 Strata = Mapping[str, NDArray[np.bool_]]
 
 
@@ -46,33 +48,41 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict_energies(network: HipNN, data: LabelledGraphs, device: str = "cpu") -> Predictions:
+def predict_energies(network: Potential, data: LabelledGraphs, device: str = "cpu") -> Predictions:
     """Energies of all members for all frames."""
-    energy = [network.energy(batch).cpu().numpy() for batch, _ in data.batches(EVALUATION_BATCH, device=device)]
+    energy = [network.energy(batch).cpu().numpy() for batch, _ in data.batches(_batch_size(network), device=device)]
     return Predictions(np.concatenate(energy, axis=1), data.energy)
 
 
 @torch.no_grad()
 def predict_forces(
-    network: HipNN, data: LabelledGraphs, device: str = "cpu", frames: int = EVALUATION_BATCH
+    network: Potential, data: LabelledGraphs, device: str = "cpu", frames: int | None = None
 ) -> tuple[Predictions, NDArray[np.float32]]:
     """Energies of all members, and forces of their mean in eV/angstrom [A, 3]; `frames` at once."""
-    answers = [network.evaluate(batch) for batch, _ in data.batches(frames, device=device)]
+    answers = [network.evaluate(b) for b, _ in data.batches(frames or _batch_size(network), device=device)]
     energy = np.concatenate([a.energy.cpu().numpy() for a in answers], axis=1)
     return Predictions(energy, data.energy), np.concatenate([a.forces.cpu().numpy() for a in answers])
 
 
 @torch.no_grad()
 def predict_member_forces(
-    network: HipNN, data: LabelledGraphs, device: str = "cpu", frames: int = EVALUATION_BATCH
+    network: Potential, data: LabelledGraphs, device: str = "cpu", frames: int | None = None
 ) -> NDArray[np.float32]:
     """Forces of every member in eV/angstrom [M, A, 3], frames concatenated."""
-    alone = [member(network, m) for m in range(network.config.members)]
-    return np.stack([predict_forces(one, data, device, frames)[1] for one in alone])
+    if isinstance(network, HipNN):
+        alone = [member(network, m) for m in range(network.config.members)]
+        return np.stack([predict_forces(one, data, device, frames)[1] for one in alone])
+    batches = data.batches(frames or _batch_size(network), device=device)
+    return np.concatenate([network.evaluate_members(batch)[2].cpu().numpy() for batch, _ in batches], axis=1)
+
+
+def _batch_size(network: Potential) -> int:
+    """Frames a call; the angles of an ANI network take much memory."""
+    return EVALUATION_BATCH if isinstance(network, HipNN) else _FEW
 
 
 def save_predictions(
-    folder: Path, network: HipNN, prepared: "Prepared", stand_in: Mapping[str, NDArray[np.float32]] | None = None
+    folder: Path, network: Potential, prepared: "Prepared", stand_in: Mapping[str, NDArray[np.float32]] | None = None
 ) -> None:
     """Evaluate the validation and test parts once and store the answers beside the weights.
 

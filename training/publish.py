@@ -15,6 +15,7 @@ from contract.card import (
     BatchingCurve,
     Check,
     Committee,
+    Memory,
     ModelCard,
     Name,
     Teacher,
@@ -39,6 +40,7 @@ from training.gate.samples import reference_structures
 from training.gate.submission import EVERYDAY
 from training.model_card import write_model_card
 from training.networks.hipnn import HipNNConfig
+from training.networks.potential import architecture
 from training.record import versions
 from training.teacher import teacher_of
 
@@ -125,10 +127,7 @@ def _card(
         version=version,
         family="potential",
         purpose=candidate.purpose,
-        architecture={
-            "network": "HIP-NN-TS" if network.order else "HIP-NN",
-            **network.model_dump(exclude_none=True),
-        },
+        architecture=architecture(network),
         energy_is=candidate.energy_is,
         units=POTENTIAL_UNITS,
         signs=POTENTIAL_SIGNS,
@@ -142,7 +141,7 @@ def _card(
         training=candidate.training,
         teacher=teacher,
         batching=curve,
-        max_slots=max_slots(network),
+        max_slots=max_slots(network) if isinstance(network, HipNNConfig) else measured_slots(curve.memory[EVERYDAY]),
         checks=checks,
         files=describe_files(root, version),
         exporter={"opset": str(OPSET)} | {k: v for k, v in versions().items() if k in _EXPORTERS},
@@ -163,6 +162,11 @@ def committee(candidate: Candidate) -> Committee:
         return Committee(members=members, energy=energy)
     forces = calibrate(valid.forces, test.forces, members, candidate.forces_against)
     return Committee(members=members, energy=energy, forces=forces)
+
+
+def measured_slots(memory: Memory) -> int:
+    """Neighbour slots that fit into about 4 GB a call by what one was measured to take, at 8 slots an atom."""
+    return int(MEMORY_PER_CALL / (memory.bytes_per_slot + memory.bytes_per_atom / 8.0))
 
 
 def max_slots(network: HipNNConfig) -> int:

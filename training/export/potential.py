@@ -22,14 +22,14 @@ from contract.graphs import Graph, build_graph, collate
 from contract.signatures import POTENTIAL, POTENTIAL_MEMBERS, Signature
 from contract.structures import checked_structure
 from training.checkpoint import WEIGHTS, save_weights
-from training.networks.exportable import MeanForces, MemberForces
-from training.networks.hipnn import HipNN
+from training.networks.exportable import MeanForces, member_forces
+from training.networks.potential import Potential
 
 OPSET = 20
 _DYNAMIC = {"N": "atoms", "K": "slots", "B": "structures"}
 
 
-def export_potential(network: HipNN, folder: Path) -> None:
+def export_potential(network: Potential, folder: Path) -> None:
     """Write the graph files of a network and its weights into a version folder. It is cast to float32 on the CPU."""
     network = network.to("cpu", torch.float32).eval()
     save_weights(network, folder / WEIGHTS)
@@ -38,7 +38,7 @@ def export_potential(network: HipNN, folder: Path) -> None:
     write_onnx(mean, example, POTENTIAL, folder / "model.onnx")
     write_torchscript(mean, example, folder / "model.pt")
     if network.config.members > 1:
-        write_onnx(MemberForces(network).eval(), example, POTENTIAL_MEMBERS, folder / "model_members.onnx")
+        write_onnx(member_forces(network).eval(), example, POTENTIAL_MEMBERS, folder / "model_members.onnx")
 
 
 def write_onnx(module: nn.Module, example: tuple[Tensor, ...], signature: Signature, path: Path) -> None:
@@ -78,14 +78,14 @@ def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path
         torch.jit.freeze(traced.eval()).save(str(path))
 
 
-def example_inputs(network: HipNN) -> tuple[Tensor, ...]:
+def example_inputs(network: Potential) -> tuple[Tensor, ...]:
     """A batch with N, K and B of at least 2 and all different, so that no size is taken for a constant."""
     dtype = network.cutoff.dtype
     tensors = (torch.from_numpy(v) for v in collate(_probe_graphs(network), slots_per_atom=6).values())
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in tensors)
 
 
-def _probe_graphs(network: HipNN) -> list[Graph]:
+def _probe_graphs(network: Potential) -> list[Graph]:
     generator = np.random.default_rng(0)
     spread = 0.35 * network.config.cutoff_angstrom
     return [

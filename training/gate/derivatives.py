@@ -17,6 +17,7 @@ from training.gate.samples import chains, small_cells, spread
 from training.gate.submission import EVERYDAY, MEMBERS, Submission, doubled, tiled
 
 SKIN_ANGSTROM: Final = 0.3
+LARGEST_CALL_SLOTS: Final = 10_000
 STENCIL: Final = ((-2, 1.0 / 12.0), (-1, -8.0 / 12.0), (1, 8.0 / 12.0), (2, -1.0 / 12.0))
 
 # In float64 one short step will do. In float32 a long one errs by curvature and a short one by rounding, and which is
@@ -63,19 +64,29 @@ def forces_by_differences(run: Engine, inputs: Arrays, step: float) -> NDArray[n
     n = len(inputs["species"])
     moves = np.eye(3 * n).reshape(3 * n, n, 3)
     moved = np.concatenate([inputs["positions"] + k * step * moves for k, _ in STENCIL])
-    copies = tiled(inputs, len(moved)) | {"positions": moved.reshape(-1, 3).astype(inputs["positions"].dtype)}
-    return -_slope(run(copies)["energy"], step).reshape(n, 3)
+    return -_slope(_energies(run, inputs, {"positions": moved}), step).reshape(n, 3)
 
 
 def virial_by_differences(run: Engine, inputs: Arrays, strain: float) -> NDArray[np.float64]:
     """dE/dstrain of the mean energy of one structure, [3, 3]; positions and lattice translations are strained."""
     strains = np.eye(9).reshape(9, 3, 3)
     maps = np.concatenate([np.eye(3) + k * strain * strains for k, _ in STENCIL])
-    copies = tiled(inputs, len(maps))
-    for name in ("positions", "shifts"):
-        strained = np.einsum("...a,cab->c...b", inputs[name].astype(np.float64), maps)
-        copies[name] = strained.reshape(copies[name].shape).astype(inputs[name].dtype)
-    return _slope(run(copies)["energy"], strain).reshape(3, 3)
+    names = ("positions", "shifts")
+    strained = {name: np.einsum("...a,cab->c...b", inputs[name].astype(np.float64), maps) for name in names}
+    return _slope(_energies(run, inputs, strained), strain).reshape(3, 3)
+
+
+def _energies(run: Engine, inputs: Arrays, changed: Arrays) -> NDArray[np.float64]:
+    """Energies [M, copies] of copies of one structure with these tensors [copies, ..]; few a call, for memory."""
+    copies, found = len(next(iter(changed.values()))), []
+    lot = max(1, LARGEST_CALL_SLOTS // inputs["neighbours"].size)
+    for start in range(0, copies, lot):
+        part = {name: values[start : start + lot] for name, values in changed.items()}
+        together = tiled(inputs, min(lot, copies - start))
+        for name, values in part.items():
+            together[name] = values.reshape(together[name].shape).astype(inputs[name].dtype)
+        found.append(run(together)["energy"])
+    return np.concatenate(found, axis=1)
 
 
 def _alone(run: Engine, m: int) -> Engine:

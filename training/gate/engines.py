@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from contract.signatures import POTENTIAL, POTENTIAL_MEMBERS, Signature
-from training.networks.exportable import MeanForces, MemberForces
-from training.networks.hipnn import HipNN
+from training.networks.exportable import MeanForces, member_forces
+from training.networks.potential import Potential
 
 Arrays = dict[str, NDArray[Any]]
 Engine = Callable[[Arrays], Arrays]
@@ -44,14 +44,14 @@ def torchscript_engine(path: Path) -> Engine:
     return _torch_engine(module, POTENTIAL)
 
 
-def network_engine(network: HipNN) -> Engine:
+def network_engine(network: Potential) -> Engine:
     """The network itself in its own dtype, with forces by its adjoint and no autograd: what files are compared with."""
     return _torch_engine(MeanForces(network), POTENTIAL)
 
 
-def member_engine(network: HipNN) -> Engine:
+def member_engine(network: Potential) -> Engine:
     """The same with the forces of every member."""
-    return _torch_engine(MemberForces(network), POTENTIAL_MEMBERS)
+    return _torch_engine(member_forces(network), POTENTIAL_MEMBERS)
 
 
 def _torch_engine(module: nn.Module, signature: Signature) -> Engine:

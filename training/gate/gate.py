@@ -12,7 +12,7 @@ from training.gate import derivatives, isolation, meaning, papers, parity, size,
 from training.gate.errors import Refused
 from training.gate.files import inspect_files
 from training.gate.submission import Submission
-from training.networks.hipnn import HipNN
+from training.networks.potential import Potential
 
 Examination = Callable[[Submission], list[Check]]
 
@@ -63,7 +63,7 @@ def admit_files(folder: Path, subject: str) -> list[Check]:
     return _passed(subject, inspect_files(folder))
 
 
-def admit(card: ModelCard, folder: Path, network: HipNN, test: HeldOut) -> list[Check]:
+def admit(card: ModelCard, folder: Path, network: Potential, test: HeldOut) -> list[Check]:
     """Examine a version whose files were inspected.
 
     Args:

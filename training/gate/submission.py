@@ -16,7 +16,7 @@ from contract.structures import Structure
 from training.candidate import HeldOut
 from training.gate.engines import Arrays, Engine, member_engine, network_engine, onnx_engine, torchscript_engine
 from training.gate.samples import chains, crystal, lone_atoms, small_cells, spread
-from training.networks.hipnn import HipNN
+from training.networks.potential import Potential
 
 EVERYDAY: Final = "model.onnx"
 MEMBERS: Final = "model_members.onnx"
@@ -40,12 +40,12 @@ class Submission:
 
     card: ModelCard
     folder: Path
-    network: HipNN
+    network: Potential
     engines: Mapping[str, Engine]
     test: HeldOut
 
     @classmethod
-    def of(cls, card: ModelCard, folder: Path, network: HipNN, test: HeldOut) -> "Submission":
+    def of(cls, card: ModelCard, folder: Path, network: Potential, test: HeldOut) -> "Submission":
         """Open the files of a version; they must have passed `inspect_files`."""
         engines = {path.name: onnx_engine(path) for path in sorted(folder.glob("*.onnx"))}
         engines[TORCHSCRIPT] = torchscript_engine(folder / TORCHSCRIPT)

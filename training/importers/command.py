@@ -1,4 +1,4 @@
-"""`understudy import hippynn`: the command for training/cli.py to register."""
+"""`understudy import hippynn` and `understudy import ani`: the commands for training/cli.py to register."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,6 +75,57 @@ def import_hippynn_command(
     _console.print(f"imported {name}: {runs / name}", highlight=False)
     if run.record["metrics"]:
         _console.print(_metrics_table(run.record["metrics"]))
+
+
+def import_ani_command(
+    files: Annotated[Path, typer.Argument(exists=True, help="Folder or .tar.gz of an ensemble in NeuroChem's format.")],
+    name: Annotated[str, typer.Option(help="Of the run and the model; default that of the files.")] = "",
+    purpose: Annotated[str, typer.Option(help="What the model is for; stands on its card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights.")] = "MIT",
+    held_out: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="YAML like the `data` section of a training configuration."),
+    ] = None,
+    zero: Annotated[
+        Literal["labels", "fitted"],
+        typer.Option(help="fitted: take one constant a formula off, for held-out labels with a zero of their own."),
+    ] = "labels",
+    typical: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Extended xyz, frames of the kind that the model is for."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
+) -> None:
+    """Bring a published ANI ensemble (ANI-1x, ANI-1ccx) into the folder of runs, ready for `understudy publish`.
+
+    Labels that the networks have not seen (--held-out) give the errors on its card; the admission needs them. Typical
+    frames tell which surroundings of atoms, distances and spreads of the committee are inside its domain.
+    """
+    from training.importers.ani import AniImport, import_ani
+
+    try:
+        name = name or _published_name(files)
+        config = AniImport(
+            name=name,
+            purpose=purpose or f"{name}, the published ANI ensemble",
+            licence=licence,
+            held_out=_data(held_out),
+            zero=zero,
+            typical=typical,
+        )
+        run = import_ani(files, config, runs / name)
+    except (UnderstudyError, ValidationError) as error:
+        _console.print(f"[red]not imported:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    members = run.network.config.members
+    _console.print(f"imported {name}, {members} networks: {runs / name}", highlight=False)
+    if run.record["metrics"]:
+        _console.print(_metrics_table(run.record["metrics"]))
+
+
+def _published_name(files: Path) -> str:
+    """ani-1ccx of ani-1ccx_8x.tar.gz."""
+    return files.name.removesuffix(".tar.gz").split("_")[0].lower()
 
 
 def _atomic_numbers(text: str) -> list[int] | None:

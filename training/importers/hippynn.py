@@ -9,23 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.card import Metric
 from contract.repository import sha256_of
 from training.checkpoint import Run, save_run
-from training.data import DataSpec, load
-from training.data.splits import Split
-from training.evaluation import energy_metrics, force_metrics, predict_forces, save_predictions
+from training.data import DataSpec
+from training.evaluation import save_predictions
 from training.importers.errors import (
     ConflictingSettings,
     MissingSettings,
     UnreadableCheckpoint,
     UnsupportedExperiment,
 )
+from training.importers.held_out import held_out_metrics, held_out_parts
 from training.networks.hipnn import HipNN
 from training.networks.hippynn_weights import EnergyUnit, HippynnSettings, LengthUnit, load_hippynn
 from training.pipelines.preparation import Prepared
@@ -33,8 +31,6 @@ from training.record import config_sha256, revision, versions
 
 STATE: Final = "best_model.pt"
 STRUCTURE: Final = "experiment_structure.pt"
-_METHOD: Final = "trained elsewhere on other labels; these are parted at random"
-_FEWEST_FRAMES: Final = 2
 _READ_FROM_STRUCTURE: Final = ("cutoff", "soft_min", "soft_max", "activation", "elements", "energy_node")
 
 
@@ -87,7 +83,7 @@ def import_hippynn(checkpoint: Path, config: HippynnImport, folder: Path, *, tru
     settings = _settings(config, read_structure(files.structure) if trust else {})
     imported = load_hippynn(state, settings)
     network = imported.network.to(torch.float32)
-    held_out = held_out_parts(config, imported.references)
+    held_out = held_out_parts(config.held_out, imported.references)
     run = Run(network, imported.references, _record(config, settings, files.state, held_out, network))
     save_run(folder, run)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -149,39 +145,6 @@ def read_structure(path: Path) -> dict[str, Any]:
     return found if network.species_set is None else found | {"elements": [int(z) for z in network.species_set[1:]]}
 
 
-def held_out_parts(config: HippynnImport, references: dict[str, float]) -> Prepared | None:
-    """Labels that the network has not seen: a fifth as the valid part, the rest as the test part, nothing to train on.
-
-    Args:
-        config: of the import; None is returned if it names no held-out labels.
-        references: of the imported network, eV per element.
-
-    Raises:
-        MissingSettings: fewer than two frames.
-        DataError: labels that cannot be read or are unsound.
-    """
-    if config.held_out is None:
-        return None
-    dataset = load(config.held_out)
-    if len(dataset) < _FEWEST_FRAMES:
-        raise MissingSettings(f"{len(dataset)} held-out frame; give at least {_FEWEST_FRAMES}")
-    order = np.random.default_rng(0).permutation(len(dataset))
-    count = max(1, len(dataset) // 5)
-    valid, test = np.sort(order[:count]), np.sort(order[count:])
-    nothing = np.zeros(0, np.int64)
-    return Prepared(dataset, Split(nothing, valid, test, len(dataset), 1, 0, _METHOD), references)
-
-
-def _metrics(network: HipNN, held_out: Prepared) -> list[Metric]:
-    """Errors of energies, and of forces where there are any, on the test part."""
-    graphs = held_out.graphs("test", network.config.cutoff_angstrom)
-    answer, forces = predict_forces(network, graphs)
-    metrics = energy_metrics(answer.error)
-    if graphs.forces is None:
-        return metrics
-    return metrics + force_metrics(forces - np.concatenate(graphs.forces), len(graphs))
-
-
 def _files(checkpoint: Path) -> _Files:
     if checkpoint.is_dir():
         return _Files(checkpoint / STATE, checkpoint / STRUCTURE)
@@ -224,7 +187,7 @@ def _record(
     return record | {
         "data": [source.model_dump() for source in held_out.dataset.sources],
         "split": held_out.split.record().model_dump(),
-        "metrics": [metric.model_dump() for metric in _metrics(network, held_out)],
+        "metrics": [metric.model_dump() for metric in held_out_metrics(network, held_out)],
     }
 
 

@@ -11,7 +11,7 @@ energy with respect to it. The adjoint is written out, so that ONNX and TorchScr
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,7 @@ class AniConfig(BaseModel):
     angular_eta: float = Field(8.0, gt=0)
     angular_shifts: list[float]
     members: int = Field(1, ge=1)
+    kind: Literal["ani"] = "ani"
 
     @property
     def environment(self) -> int:
@@ -132,9 +133,9 @@ class Environment(ExactConstants):
         return torch.cat([radial, angular], dim=1), EnvironmentTrace(pairs, radial_trace, angular_trace)
 
     def backward(self, bar: Tensor, trace: EnvironmentTrace) -> Tensor:
-        """Derivative by each displacement, [N, K, 3], from that by the environment vectors, [N, G]."""
-        radial, angular = torch.split(bar, self.widths, dim=1)
-        gradient = self._radial_gradient(radial, trace).unsqueeze(2) * trace.pairs.unit
+        """Derivative by each displacement, [.., N, K, 3], from that by the environment vectors, [.., N, G]."""
+        radial, angular = torch.split(bar, self.widths, dim=-1)
+        gradient = self._radial_gradient(radial, trace).unsqueeze(-1) * trace.pairs.unit
         return gradient + self._angular_gradient(angular, trace)
 
     def _pairs(self, batch: Batch) -> Pairs:
@@ -159,9 +160,9 @@ class Environment(ExactConstants):
         return summed, _Radial(bell * (slope.unsqueeze(2) - 2.0 * self.radial_eta * apart * cutoff.unsqueeze(2)))
 
     def _radial_gradient(self, bar: Tensor, trace: EnvironmentTrace) -> Tensor:
-        """dE/dr of each slot, [N, K]."""
-        per_element = torch.unflatten(bar, 1, (trace.pairs.element.shape[2], trace.radial.slope.shape[2]))
-        return (torch.bmm(trace.pairs.element, per_element) * trace.radial.slope).sum(dim=2)
+        """dE/dr of each slot, [.., N, K]."""
+        per_element = torch.unflatten(bar, -1, (trace.pairs.element.shape[2], trace.radial.slope.shape[2]))
+        return (torch.matmul(trace.pairs.element, per_element) * trace.radial.slope).sum(dim=-1)
 
     def _angular(self, pairs: Pairs) -> tuple[Tensor, _Angular]:
         """Sum over unordered pairs of neighbours, [N, P n_a n_z]."""
@@ -200,24 +201,27 @@ class Environment(ExactConstants):
         return cosine, ANGULAR_SCALE * below * half, slope
 
     def _angular_gradient(self, bar: Tensor, trace: EnvironmentTrace) -> Tensor:
-        """dE/dd of each slot, [N, K, 3]. Both orders of a pair add the same, hence the factors 2."""
+        """dE/dd of each slot, [.., N, K, 3]. Both orders of a pair add the same, hence the factors 2."""
         near, angular = trace.pairs, trace.angular
-        count = angular.slots.shape[1]
-        per_pair = torch.unflatten(bar, 1, (angular.pair.shape[3], -1))
-        terms = torch.bmm(angular.pair.flatten(1, 2), per_pair)
-        terms = terms.reshape(-1, count, count, angular.bell.shape[3], angular.lobe.shape[3])
-        by_bell = (terms * angular.lobe.unsqueeze(3)).sum(dim=4) * angular.bell
-        by_lobe = (terms * angular.bell.unsqueeze(4)).sum(dim=3)
+        count, bells, lobes = angular.slots.shape[1], angular.bell.shape[3], angular.lobe.shape[3]
+        per_pair = torch.unflatten(bar, -1, (angular.pair.shape[3], bells * lobes))
+        terms = torch.matmul(angular.pair.flatten(1, 2), per_pair)
+        terms = torch.unflatten(torch.unflatten(terms, -1, (bells, lobes)), -3, (count, count))
+        by_bell = (terms * angular.lobe.unsqueeze(3)).sum(dim=-1) * angular.bell
+        by_lobe = (terms * angular.bell.unsqueeze(4)).sum(dim=-2)
         fj, fk = angular.cutoff.unsqueeze(2), angular.cutoff.unsqueeze(1)
-        along = (by_bell * angular.bell_slope).sum(dim=3) * fj + by_bell.sum(dim=3) * angular.cutoff_slope.unsqueeze(2)
-        radial = 2.0 * (along * fk).sum(dim=2, keepdim=True)
-        cosine_bar = (by_lobe * angular.lobe_slope).sum(dim=3) * fj * fk
-        across = (2.0 * self.cosine_scale) * torch.bmm(cosine_bar, angular.unit)
+        along = (by_bell * angular.bell_slope).sum(dim=-1) * fj + by_bell.sum(dim=-1) * angular.cutoff_slope.unsqueeze(
+            2
+        )
+        radial = 2.0 * (along * fk).sum(dim=-1, keepdim=True)
+        cosine_bar = (by_lobe * angular.lobe_slope).sum(dim=-1) * fj * fk
+        across = (2.0 * self.cosine_scale) * torch.matmul(cosine_bar, angular.unit)
         inverse = torch.gather(near.inverse, 1, angular.slots).unsqueeze(2)
-        turned = across - angular.unit * (angular.unit * across).sum(dim=2, keepdim=True)
+        turned = across - angular.unit * (angular.unit * across).sum(dim=-1, keepdim=True)
         gradient = radial * angular.unit + inverse * turned
-        slots = angular.slots.unsqueeze(2).expand(-1, -1, 3)
-        return torch.zeros_like(near.displacement).scatter(1, slots, gradient)
+        slots = angular.slots.unsqueeze(2).expand_as(gradient)
+        nowhere = gradient.new_zeros(*gradient.shape[:-2], *near.displacement.shape[1:])
+        return nowhere.scatter(gradient.dim() - 2, slots, gradient)
 
 
 class ElementNetwork(nn.Module):
@@ -258,7 +262,9 @@ class Ani(ExactConstants):
         self.networks = nn.ModuleList(
             ElementNetwork([config.environment, *hidden, 1], config.members) for hidden in config.hidden
         )
+        self.register_constant("cutoff", config.cutoff_angstrom)
         self.register_constant("hartree", HARTREE_EV)
+        self.cutoff: Tensor
         self.hartree: Tensor
 
     def evaluate(self, batch: Batch) -> Evaluation:
@@ -266,8 +272,18 @@ class Ani(ExactConstants):
         vectors, trace = self.environment(batch)
         atomic, bars = self._atoms(vectors, batch.species)
         gradient = self.environment.backward(bars.mean(dim=0), trace)
-        forces, virial = _on_atoms(gradient, trace.pairs, batch)
-        return Evaluation(sum_per_structure(atomic, batch), forces, virial, atomic)
+        forces, virial = _on_atoms(gradient.unsqueeze(0), trace.pairs, batch)
+        return Evaluation(sum_per_structure(atomic, batch), forces.squeeze(0), virial.squeeze(0), atomic)
+
+    def evaluate_members(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Energies [M, B], atomic energies [M, N], forces [M, N, 3] and virials [M, B, 3, 3] of every member.
+
+        The environment vectors are the members' common ground; only the way back through them is each member's own.
+        """
+        vectors, trace = self.environment(batch)
+        atomic, bars = self._atoms(vectors, batch.species)
+        forces, virial = _on_atoms(self.environment.backward(bars, trace), trace.pairs, batch)
+        return sum_per_structure(atomic, batch), atomic, forces, virial
 
     def energy(self, batch: Batch) -> Tensor:
         """Energies without self energies, eV [M, B], float64 sums."""
@@ -275,10 +291,16 @@ class Ani(ExactConstants):
         return sum_per_structure(self._atoms(vectors, batch.species)[0], batch)
 
     def _atoms(self, vectors: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
-        """Atomic energies, eV [M, N], and their derivatives by the environment vectors, [M, N, G]."""
-        atomic, bars, rows = [], [], []
-        for element, network in zip(self.config.elements, self.networks, strict=True):
-            mine = torch.nonzero(species == element).squeeze(1)
+        """Atomic energies, eV [M, N], and their derivatives by the environment vectors, [M, N, G].
+
+        An atom of no element of the network has neither.
+        """
+        known = species.unsqueeze(1) == self.environment.elements
+        nobody = torch.nonzero(torch.logical_not(known.any(dim=1))).squeeze(1)
+        nothing = (vectors[nobody] * 0.0).unsqueeze(0).expand(self.config.members, -1, -1)
+        atomic, bars, rows = [nothing.sum(dim=2)], [nothing], [nobody]
+        for e, network in enumerate(self.networks):
+            mine = torch.nonzero(known[:, e]).squeeze(1)
             energy, before = network(vectors[mine])
             atomic.append(energy)
             bars.append(network.backward(torch.ones_like(energy).unsqueeze(1), before))  # type: ignore[operator]
@@ -288,10 +310,10 @@ class Ani(ExactConstants):
 
 
 def _on_atoms(gradient: Tensor, pairs: Pairs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Forces [N, 3] and virials [B, 3, 3] from the derivative by each displacement, [N, K, 3]."""
-    forces = gradient.sum(dim=1) - gradient.flatten(0, 1)[batch.reverse].sum(dim=1)
-    moment = torch.matmul(pairs.displacement.transpose(1, 2), gradient).flatten(1)
-    virial = sum_per_structure(moment.transpose(0, 1), batch).transpose(0, 1).reshape(-1, 3, 3)
+    """Forces [M, N, 3] and virials [M, B, 3, 3] from the derivative by each displacement, [M, N, K, 3]."""
+    forces = gradient.sum(dim=2) - gradient.flatten(1, 2)[:, batch.reverse].sum(dim=2)
+    moment = torch.matmul(pairs.displacement.transpose(1, 2), gradient).permute(0, 2, 3, 1)
+    virial = sum_per_structure(moment.flatten(0, 2), batch).reshape(*moment.shape[:3], -1).permute(0, 3, 1, 2)
     return forces, virial.to(forces.dtype)
 
 

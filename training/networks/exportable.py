@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from training.networks.ani import Ani
 from training.networks.hipnn import Batch, HipNN
+from training.networks.potential import Potential
 
 
 class MeanForces(nn.Module):
     """The everyday graph: energies of all members, forces and virials of their mean by one backward pass."""
 
-    def __init__(self, network: HipNN) -> None:
+    def __init__(self, network: Potential) -> None:
         super().__init__()
         self.network = network
 
@@ -27,8 +29,36 @@ class MeanForces(nn.Module):
         return self.network.evaluate(Batch(species, positions, neighbours, shifts, reverse, structure, cells))
 
 
+def member_forces(network: Potential) -> nn.Module:
+    """The graph for the uncertainty of forces and stress."""
+    return MembersInOne(network) if isinstance(network, Ani) else MemberForces(network)
+
+
+class MembersInOne(nn.Module):
+    """All members at once, for a network whose members share most of what a backward pass needs."""
+
+    def __init__(self, network: Ani) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        species: Tensor,
+        positions: Tensor,
+        neighbours: Tensor,
+        shifts: Tensor,
+        reverse: Tensor,
+        structure: Tensor,
+        cells: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Tensors of contract.signatures.POTENTIAL_MEMBERS."""
+        batch = Batch(species, positions, neighbours, shifts, reverse, structure, cells)
+        energy, atomic, forces, virial = self.network.evaluate_members(batch)
+        return energy, forces.mean(dim=0), virial.mean(dim=0), atomic, forces, virial
+
+
 class MemberForces(nn.Module):
-    """The graph for the uncertainty of forces and stress: members unrolled, each with its own backward pass."""
+    """Members unrolled, each with its own backward pass: together they would not fit the cache."""
 
     def __init__(self, network: HipNN) -> None:
         super().__init__()

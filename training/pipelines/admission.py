@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contract.card import Comparison, DataSource, Metric, Training
+from contract.card import Comparison, DataSource, Domain, Metric, Training
 from contract.card import Split as SplitRecord
+from contract.environments import Environments
 from training.baselines import MEAN_PREDICTOR, mean_predictor
 from training.calibration import LABELS, calibration_scale
 from training.candidate import Candidate, ForceSpread, HeldOut, TaughtBy
-from training.checkpoint import Run, load_run
+from training.checkpoint import Run, load_any_run
 from training.domain import training_domain
 from training.environments import fit_environments
 from training.errors import NotReady
@@ -24,7 +24,9 @@ from training.evaluation import (
     load_strata,
     metrics_by_stratum,
 )
-from training.importers.hippynn import HippynnImport, held_out_parts
+from training.importers.ani import AniImport, imported_domain, parts_of
+from training.importers.held_out import held_out_parts
+from training.importers.hippynn import HippynnImport
 from training.out_of_domain import surroundings
 from training.pipelines.coarse_admission import coarse_candidate
 from training.pipelines.committee import CommitteeConfig
@@ -40,6 +42,12 @@ CITATIONS: Final = {
     "committee": _HIPNN,
     "distillation": ["Ensemble knowledge distillation: Matin et al., arXiv:2503.14293 (2025)", *_HIPNN],
     "hippynn_import": ["hippynn: github.com/lanl/hippynn", *_HIPNN],
+    "ani_import": [
+        "ANI: Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017)",
+        "ANI-1x: Smith, Nebgen, Lubbers, Isayev, Roitberg, J. Chem. Phys. 148, 241733 (2018)",
+        "ANI-1ccx: Smith et al., Nat. Commun. 10, 2903 (2019)",
+        "Weights in this form: TorchANI, Gao et al., J. Chem. Inf. Model. 60, 3408 (2020)",
+    ],
 }
 Part = Literal["valid", "test"]
 
@@ -53,23 +61,19 @@ def candidate_of(folder: Path) -> Candidate:
     """
     if not (folder / "predictions.npz").exists():
         raise NotReady(f"{folder} holds no finished run: run `understudy train`, or import with --held-out labels")
-    run = load_run(folder)
+    run = load_any_run(folder)
     config = run.record["config"]
     if config["pipeline"] == "coarse_graining":
         return coarse_candidate(run, folder, LICENCE)
     prepared = _prepared(config, run, folder)
     valid, test = (_held_out(prepared, folder, part) for part in ("valid", "test"))
-    trained_on = prepared.dataset if config["pipeline"] == "hippynn_import" else prepared.part("train")
-    cutoff, held_out = run.network.config.cutoff_angstrom, list(valid.structures)
-    environments = fit_environments(list(trained_on), held_out, run.network.config.elements, cutoff)
+    domain, environments = _domain(config, run, prepared, valid, test)
     return Candidate(
         name=config["name"],
         purpose=config["purpose"],
         network=run.network,
         references=run.references,
-        domain=training_domain(
-            trained_on, cutoff, _calibrated(valid, run.references), surroundings(environments, test.structures, cutoff)
-        ),
+        domain=domain,
         data=[DataSource.model_validate(source) for source in run.record["data"]],
         split=SplitRecord.model_validate(run.record["split"]),
         metrics=_metrics(folder, "test"),
@@ -77,7 +81,7 @@ def candidate_of(folder: Path) -> Candidate:
         training=_training(run),
         valid=valid,
         test=test,
-        licence=LICENCE,
+        licence=config.get("licence", LICENCE),
         citation=CITATIONS[config["pipeline"]],
         taught_by=_taught_by(config, folder),
         environments=environments,
@@ -85,19 +89,34 @@ def candidate_of(folder: Path) -> Candidate:
     )
 
 
+def _domain(
+    config: dict[str, Any], run: Run, prepared: Prepared, valid: HeldOut, test: HeldOut
+) -> tuple[Domain, Environments | None]:
+    """What a run was trained for, and the surroundings of its atoms."""
+    if config["pipeline"] == "ani_import":
+        return imported_domain(AniImport.model_validate(config), run, prepared, _scale(valid, run.references))
+    trained_on = prepared.dataset if config["pipeline"] == "hippynn_import" else prepared.part("train")
+    cutoff, held_out = run.network.config.cutoff_angstrom, list(valid.structures)
+    environments = fit_environments(list(trained_on), held_out, run.network.config.elements, cutoff)
+    around = surroundings(environments, test.structures, cutoff)
+    std = None if valid.std is None else _scale(valid, run.references) * valid.std
+    return training_domain(trained_on, cutoff, std, around), environments
+
+
 def _taught_by(config: dict[str, Any], folder: Path) -> TaughtBy | None:
     """The teacher's run, which lies beside the student's."""
     if config["pipeline"] != "distillation":
         return None
-    return TaughtBy(config["teacher"], load_run(folder.parent / config["teacher"]).record["config_sha256"])
+    return TaughtBy(config["teacher"], load_any_run(folder.parent / config["teacher"]).record["config_sha256"])
 
 
 def _prepared(config: dict[str, Any], run: Run, folder: Path) -> Prepared:
     """The data of a run, parted as it was trained."""
     sources: dict[str, Callable[[], Prepared | None]] = {
         "committee": lambda: _of_committee(config),
-        "distillation": lambda: _of_committee(load_run(folder.parent / config["teacher"]).record["config"]),
-        "hippynn_import": lambda: held_out_parts(HippynnImport.model_validate(config), run.references),
+        "distillation": lambda: _of_committee(load_any_run(folder.parent / config["teacher"]).record["config"]),
+        "hippynn_import": lambda: held_out_parts(HippynnImport.model_validate(config).held_out, run.references),
+        "ani_import": lambda: parts_of(AniImport.model_validate(config), run),
     }
     prepared = sources[config["pipeline"]]()
     if prepared is None:
@@ -121,9 +140,9 @@ def _held_out(prepared: Prepared, folder: Path, part: Part) -> HeldOut:
     )
 
 
-def _calibrated(valid: HeldOut, references: dict[str, float]) -> NDArray[np.float64] | None:
-    """Standard deviations of the validation part as the service will give them, eV [n]."""
-    return None if valid.std is None else calibration_scale(valid.error(references), valid.std) * valid.std
+def _scale(valid: HeldOut, references: dict[str, float]) -> float:
+    """What turns the members' spread of the energy into a standard deviation, as the service will; 1 for one member."""
+    return 1.0 if valid.std is None else calibration_scale(valid.error(references), valid.std)
 
 
 def _metrics(folder: Path, part: Part) -> list[Metric]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from contract.card import Comparison, Metric
 from contract.errors import UnderstudyError
 from training.baselines import MEAN_PREDICTOR, mean_predictor_of
-from training.checkpoint import Run, load_run
+from training.checkpoint import HipNNRun, load_run
 from training.evaluation import Predictions, Strata, energy_metrics, force_metrics, load_strata
 from training.fit import Epoch
 
@@ -85,7 +85,7 @@ class Finished:
         comparisons: what others achieve on the test part, the mean predictor first.
     """
 
-    run: Run
+    run: HipNNRun
     config: str
     histories: list[list[Epoch]]
     valid: Part

@@ -1,0 +1,49 @@
+"""Labels that an imported network is judged by: it has not seen them, and they are parted at random."""
+
+from typing import Final
+
+import numpy as np
+
+from contract.card import Metric
+from training.data import DataSpec, load
+from training.data.splits import Split
+from training.evaluation import energy_metrics, force_metrics, predict_forces
+from training.importers.errors import MissingSettings
+from training.networks.potential import Potential
+from training.pipelines.preparation import Prepared
+
+_METHOD: Final = "trained elsewhere on other labels; these are parted at random"
+_FEWEST_FRAMES: Final = 2
+
+
+def held_out_parts(data: DataSpec | None, references: dict[str, float]) -> Prepared | None:
+    """A fifth of the labels as the valid part, the rest as the test part, nothing to train on.
+
+    Args:
+        data: of the import; None is returned if it names none.
+        references: of the imported network, eV per element.
+
+    Raises:
+        MissingSettings: fewer than two frames.
+        DataError: labels that cannot be read or are unsound.
+    """
+    if data is None:
+        return None
+    dataset = load(data)
+    if len(dataset) < _FEWEST_FRAMES:
+        raise MissingSettings(f"{len(dataset)} held-out frame; give at least {_FEWEST_FRAMES}")
+    order = np.random.default_rng(0).permutation(len(dataset))
+    count = max(1, len(dataset) // 5)
+    valid, test = np.sort(order[:count]), np.sort(order[count:])
+    nothing = np.zeros(0, np.int64)
+    return Prepared(dataset, Split(nothing, valid, test, len(dataset), 1, 0, _METHOD), references)
+
+
+def held_out_metrics(network: Potential, held_out: Prepared) -> list[Metric]:
+    """Errors of energies, and of forces where there are any, on the test part."""
+    graphs = held_out.graphs("test", network.config.cutoff_angstrom)
+    answer, forces = predict_forces(network, graphs)
+    metrics = energy_metrics(answer.error)
+    if graphs.forces is None:
+        return metrics
+    return metrics + force_metrics(forces - np.concatenate(graphs.forces), len(graphs))
