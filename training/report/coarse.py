@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.checkpoint import Run, load_run
+from training.checkpoint import HipNNRun, load_run
 from training.fit import Epoch
 from training.pipelines.coarse_graining import DISTRIBUTIONS, PREDICTIONS, r_squared
 from training.report import figures
@@ -35,7 +35,7 @@ class CoarseGrained:
         predictions: predictions.npz.
     """
 
-    run: Run
+    run: HipNNRun
     config: str
     histories: list[list[Epoch]]
     errors: list[dict[str, Any]]

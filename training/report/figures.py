@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 MEMBER_COLOURS: Final = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 PART_COLOURS: Final = {"valid": GREEN, "test": BLUE}
-PART_NAMES: Final = {"valid": "validation", "test": "test"}
+PART_NAMES: Final = {"valid": "validation part", "test": "test part"}
 _STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -94,13 +94,13 @@ def learning_curves(histories: Sequence[Sequence[Epoch]], *, steps: bool) -> str
 
 
 def parity(parts: Mapping[str, Scatter], quantity: str, unit: str) -> str:
-    """Prediction against reference for each part, with MAE and RMSE in thousandths of the unit."""
+    """Prediction against reference for each part, or each model, with MAE and RMSE in thousandths of the unit."""
 
     def draw(figure: Figure) -> None:
         for axes, (part, points) in zip(_row(figure, len(parts)), parts.items(), strict=True):
-            _parity_panel(axes, points, PART_COLOURS[part], unit)
+            _parity_panel(axes, points, PART_COLOURS.get(part, BLUE), unit)
             axes.set(
-                title=f"{PART_NAMES[part]} part, {len(points.reference):,} points",
+                title=f"{PART_NAMES.get(part, part)}, {len(points.reference):,} points",
                 xlabel=f"reference {quantity} ({unit})",
                 ylabel=f"predicted {quantity} ({unit})",
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from contract.elements import SYMBOLS
-from training.checkpoint import Run
+from training.checkpoint import HipNNRun
 from training.fit import Epoch
 from training.report.folder import Finished
 
@@ -13,7 +13,7 @@ class Trained(Protocol):
     """What this room needs of a run."""
 
     @property
-    def run(self) -> Run:
+    def run(self) -> HipNNRun:
         """Weights and record."""
 
     @property
