@@ -1,10 +1,10 @@
-"""Molecules of C, H, N and O and their shapes, made with RDKit: a list, substituted scaffolds, conformers, dynamics.
+"""Molecules of C, H, N and O and their shapes, made with RDKit: a list, what grows on it, conformers, dynamics.
 
 Shapes are explored with the MMFF94 force field, which is fast and keeps bonds; what they are worth is for the labeller
 to say. RDKit (BSD-3-Clause) is in the extra `sampling`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -48,6 +48,26 @@ def molecules() -> list[Molecule]:
         if parsed is not None and parsed.GetNumAtoms() <= MOST_ATOMS:
             canonical = _canonical(parsed)
             found.setdefault(canonical, Molecule(canonical, _numbers(parsed)))
+    return list(found.values())
+
+
+def grown(parents: Sequence[Molecule], count: int, rng: np.random.Generator) -> list[Molecule]:
+    """`count` new molecules, fewer if there are no more: a random parent with a substituent in place of a hydrogen.
+
+    Args:
+        parents: to grow from; none of them is among the grown.
+        count: how many.
+        rng: chooses.
+    """
+    known = {parent.smiles for parent in parents}
+    found: dict[str, Molecule] = {}
+    for _ in range(10 * count):
+        if len(found) == count:
+            break
+        parent = parents[int(rng.integers(len(parents)))]
+        child = _substituted(parent.smiles, SUBSTITUENTS[int(rng.integers(len(SUBSTITUENTS)))], rng)
+        if child is not None and child.smiles not in known and len(child.numbers) <= MOST_ATOMS:
+            found.setdefault(child.smiles, child)
     return list(found.values())
 
 
@@ -123,6 +143,29 @@ def dimer(
     # where each pair of atoms is in contact as the second molecule moves out; the last pair to let go decides
     distance = (-along[inside >= 0.0] + np.sqrt(inside[inside >= 0.0])).max()
     return np.concatenate([a, b + distance * direction])
+
+
+def _substituted(smiles: str, substituent: str, rng: np.random.Generator) -> Molecule | None:
+    """One hydrogen of a random C, N or O replaced; None where none has any, or the result cannot be."""
+    from rdkit import Chem
+
+    parent, branch = Chem.MolFromSmiles(smiles), Chem.MolFromSmiles(substituent + "*")
+    sites = [atom.GetIdx() for atom in parent.GetAtoms() if atom.GetTotalNumHs()]
+    if not sites:
+        return None
+    dummy = next(atom for atom in branch.GetAtoms() if atom.GetAtomicNum() == 0)
+    start, site = parent.GetNumAtoms(), sites[int(rng.integers(len(sites)))]
+    made = Chem.RWMol(Chem.CombineMols(parent, branch))
+    made.AddBond(site, start + dummy.GetNeighbors()[0].GetIdx(), Chem.BondType.SINGLE)
+    carrier = made.GetAtomWithIdx(site)
+    carrier.SetNumExplicitHs(max(0, carrier.GetNumExplicitHs() - 1))
+    made.RemoveAtom(start + dummy.GetIdx())
+    try:
+        Chem.SanitizeMol(made)
+    except Chem.MolSanitizeException:
+        return None
+    parsed = Chem.AddHs(made)
+    return Molecule(_canonical(parsed), _numbers(parsed))
 
 
 def _with_hydrogens(smiles: str) -> Any:

@@ -26,7 +26,7 @@ from contract.structures import checked_structure
 from contract.units import KCAL_MOL_EV
 from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
-from training.sampling.molecules import Molecule, conformers, dimer, molecules, torsions, trajectory
+from training.sampling.molecules import Molecule, conformers, dimer, grown, molecules, torsions, trajectory
 from training.simulators.ani import AniReference
 from training.simulators.labels import Labels
 
@@ -39,6 +39,7 @@ class OrganicConfig(BaseModel):
     sampling: Literal["organic"] = "organic"
     name: str
     molecules: int | None = Field(None, ge=1, description="how many of the list; null for all")
+    grown: int = Field(0, ge=0, description="further molecules, grown on those by a substituent")
     groups: int = Field(40, ge=3)
     conformers: int = Field(3, ge=1)
     frames: int = Field(4, ge=1, description="of each conformer's dynamics")
@@ -103,6 +104,7 @@ def _shapes(config: OrganicConfig, elements: frozenset[int], progress: Progress)
     rng = np.random.default_rng(config.seed)
     every = [molecule for molecule in molecules() if elements.issuperset(molecule.numbers.tolist())]
     chosen = [every[i] for i in rng.permutation(len(every))[: config.molecules]]
+    chosen += grown(chosen, config.grown, rng)
     task = progress.add_task("shaping molecules", total=len(chosen))
     small: dict[int, list[Shape]] = {}
     for index, molecule in enumerate(chosen):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.sampling.molecules import Molecule, conformers, dimer, molecules, torsions, trajectory
+from training.sampling.molecules import Molecule, conformers, dimer, grown, molecules, torsions, trajectory
 
-pytest.importorskip("rdkit", reason="the extra `sampling` is not installed")
+Chem = pytest.importorskip("rdkit.Chem", reason="the extra `sampling` is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +58,16 @@ def test_the_nearest_atoms_of_a_dimer_are_as_far_apart_as_asked(contact: float, 
 
 def _distances(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.norm(positions[:, None] - positions[None], axis=2))
+
+
+def test_molecules_grow_by_a_substituent_into_new_ones_of_the_same_elements() -> None:
+    parents = molecules()[:30]
+    children = grown(parents, 40, np.random.default_rng(3))
+    smiles = [child.smiles for child in children]
+    assert len(set(smiles)) == 40
+    assert not set(smiles) & {parent.smiles for parent in parents}
+    for child in children:
+        parsed = Chem.AddHs(Chem.MolFromSmiles(child.smiles))
+        assert sum(atom.GetNumRadicalElectrons() for atom in parsed.GetAtoms()) == 0
+        assert {atom.GetAtomicNum() for atom in parsed.GetAtoms()} <= {1, 6, 7, 8}
+        assert Chem.GetFormalCharge(parsed) == 0
