@@ -36,6 +36,9 @@ BENCHMARKS = {
     "distillation": Benchmark(
         "claims", "benchmarks.distillation:accuracy", "students of mean forces beside energies alone"
     ),
+    "coarse_graining": Benchmark(
+        "claims", "benchmarks.coarse_graining:run", "force fields of beads at states that they were not trained at"
+    ),
     "hippynn_baseline": Benchmark("claims", "benchmarks.hippynn_baseline:run", "finished runs beside hippynn's"),
 }
 

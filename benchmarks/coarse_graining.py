@@ -1,0 +1,225 @@
+"""Do force fields of beads carry over from one thermodynamic state to another, and does it help to see more than pairs?
+
+Each arm is trained at one state a and simulated at every state b, all on the frames of methanol-frames-small.yaml, with
+one cutoff and one prior:
+
+    tensor   HIP-NN-TS, l = 2
+    scalar   HIP-NN, l = 0, two layers
+    pair     one pair force by least squares
+
+    D[a, b] = E_RDF of the arm trained at a and simulated at b, against the mapped atoms at b; likewise E_ADF and R2
+    on  = mean of D[a, a],   off = mean of D[a, b] over b != a
+
+A run that breaks counts as one whose beads are nowhere: g = 0, no angle in common. What is done is kept in
+runs/coarse_graining, so the comparison goes on where it was stopped; `python -m benchmarks.coarse_graining ARM` does
+the part of one arm alone.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from scipy.stats import t as student
+
+from benchmarks.record import Finding
+from contract.graphs import build_graph
+from contract.repository import sha256_of
+from training.checkpoint import Run, load_run, save_run
+from training.coarse.dynamics import BeadForces, DynamicsConfig, NetworkForces
+from training.coarse.frames import BeadFrames, State
+from training.pipelines.coarse_graining import (
+    Arrangement,
+    CoarseGrainingConfig,
+    Liquid,
+    arranged,
+    fit_network,
+    fit_pair,
+    joined,
+    noise_floor,
+    r_squared,
+    read_liquid,
+    simulated,
+)
+
+CONFIG = Path("training/configs/methanol-cg-small.yaml")
+FOLDER = Path("runs/coarse_graining")
+SEEDS = (1, 2, 3)
+ARMS: dict[str, dict[str, int]] = {
+    "tensor": {"order": 2, "interaction_layers": 1},
+    "scalar": {"order": 0, "interaction_layers": 2},
+    "pair": {},
+}
+DYNAMICS = {"settling_ps": 2.0, "sampling_ps": 6.0, "frame_every_ps": 0.08, "step_fs": 8.0, "friction_per_ps": 2.0}
+ERRORS = ("E_RDF", "E_ADF")
+
+Result = dict[str, Any]
+
+
+class Truth(NamedTuple):
+    """What the arms are compared with: all frames, the test frames, and how the atoms are arranged at each state."""
+
+    frames: BeadFrames
+    test: BeadFrames
+    arranged: list[Arrangement]
+
+
+def run() -> Finding:
+    """Every arm, seed and pair of states."""
+    torch.set_num_threads(1)
+    config, liquid, truth = _prepared()
+    results = [result for arm in ARMS for result in results_of(arm, config, liquid, truth)]
+    names = [state.name for state in liquid.states]
+    noise = [noise_floor(truth.frames, s, a, config) for s, a in enumerate(truth.arranged)]
+    summaries = {arm: summary([r for r in results if r["arm"] == arm], len(names)) for arm in ARMS}
+    return Finding(
+        {
+            "states": names,
+            "noise_floor": {error: [n[error] for n in noise] for error in ERRORS},
+            "arms": summaries,
+            "against_pair": {arm: against_pair(arm, summaries) for arm in ARMS if arm != "pair"},
+            "cpu_seconds_of_training": {
+                arm: float(np.mean([r["cpu_seconds"] for r in results if r["arm"] == arm])) for arm in ARMS
+            },
+        },
+        __doc__.partition("\n")[0] + " Scaled down: 216 molecules, 105 training frames a state, 6 ps of dynamics.",
+        seeds=list(SEEDS),
+        digests={"frames": sha256_of(config.data.path)},
+    )
+
+
+def results_of(arm: str, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> list[Result]:
+    """One result for each seed, training state a and state b; those that are on disk are not made again."""
+    return [
+        _kept(f"{arm}-{seed}-{a}", lambda arm=arm, seed=seed, a=a: _trained(arm, seed, a, config, liquid, truth))  # type: ignore[misc]
+        for seed in SEEDS
+        for a in range(len(liquid.states))
+    ]
+
+
+def summary(results: Sequence[Result], states: int) -> dict[str, Any]:
+    """Matrices averaged over seeds, and on- and off-state means with the 95 % interval over seeds."""
+    found: dict[str, Any] = {"runs_that_broke": sum(sum(r["broke"]) for r in results)}
+    for name in (*ERRORS, "R2"):
+        each = np.array([[_row(results, seed, a)[name] for a in range(states)] for seed in SEEDS])
+        on = each[:, np.arange(states), np.arange(states)].mean(axis=1)
+        off = each[:, ~np.eye(states, dtype=bool)].mean(axis=1)
+        found[name] = {
+            "matrix": each.mean(axis=0).tolist(),
+            "on_by_seed": on.tolist(),
+            "off_by_seed": off.tolist(),
+            "on": interval(on),
+            "off": interval(off),
+        }
+        if name in ERRORS:
+            found[name]["degradation"] = interval(off / on)
+    return found
+
+
+def against_pair(arm: str, summaries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Differences arm minus pair, paired by seed; an interval below zero means that the arm is better."""
+    found: dict[str, Any] = {}
+    for name in ERRORS:
+        ours, theirs = summaries[arm][name], summaries["pair"][name]
+        on, off = (
+            interval(np.array(ours[f"{kind}_by_seed"]) - np.array(theirs[f"{kind}_by_seed"])) for kind in ("on", "off")
+        )
+        found[name] = {"on": on, "off": off, "claim_holds": bool(off["high"] < 0.0 and on["low"] <= 0.0)}
+    return found
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean and 95 % interval of the mean by Student's t; one value has no interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return {"mean": mean, "low": float("nan"), "high": float("nan")}
+    half = float(student(len(values) - 1).ppf(0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _row(results: Sequence[Result], seed: int, a: int) -> Result:
+    return next(r for r in results if r["seed"] == seed and r["trained_at"] == a)
+
+
+def _prepared() -> tuple[CoarseGrainingConfig, Liquid, Truth]:
+    config = CoarseGrainingConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
+    if not config.data.path.exists():
+        raise SystemExit(
+            f"{config.data.path} is missing: understudy sample training/configs/methanol-frames-small.yaml"
+        )
+    liquid = read_liquid(config)
+    frames = joined(liquid)
+    known = [arranged(frames, s, config.r_max_angstrom, config.bins) for s in range(len(liquid.states))]
+    return config, liquid, Truth(frames, liquid.parts["test"], known)
+
+
+def _trained(arm: str, seed: int, a: int, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> Result:
+    forces, seconds = _force_field(arm, seed, liquid.states[a], config)
+    how = config.model_copy(update={"dynamics": DynamicsConfig(**DYNAMICS, seed=seed)})
+    result: Result = {"arm": arm, "seed": seed, "trained_at": a, "cpu_seconds": seconds, "broke": []}
+    result |= {name: [] for name in (*ERRORS, "R2")}
+    for b in range(len(liquid.states)):
+        found = simulated(forces, truth.frames, b, how, truth.arranged[b])
+        errors = _nowhere(truth.arranged[b]) if found is None else found.errors(truth.arranged[b])
+        result["broke"].append(found is None)
+        for name in ERRORS:
+            result[name].append(errors[name])
+        result["R2"].append(_r_squared(forces, truth.test, b, config.network.cutoff_angstrom))
+    return result
+
+
+def _force_field(arm: str, seed: int, state: State, config: CoarseGrainingConfig) -> tuple[BeadForces, float]:
+    """An arm trained at one state, and the CPU seconds that it took."""
+    network = config.network.model_copy(update={**ARMS[arm], "members": 1})
+    own = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"states": [state]}),
+            "network": network,
+            "fit": config.fit.model_copy(update={"seed": seed}),
+        }
+    )
+    liquid = read_liquid(own)
+    if arm == "pair":
+        return fit_pair(own, liquid).forces, 0.0
+    folder = FOLDER / f"{arm}-{state.slug}-{seed}"
+    if not (folder / "run.json").exists():
+        made, history = fit_network(own, liquid, folder)
+        save_run(folder, Run(made, {}, {"cpu_seconds": history[-1].cpu_seconds}))
+    kept = load_run(folder)
+    return NetworkForces(kept.network), float(kept.record["cpu_seconds"])
+
+
+def _nowhere(truth: Arrangement) -> dict[str, float]:
+    return {"E_RDF": float(truth.radial.g.mean()), "E_ADF": 1.0}
+
+
+def _r_squared(forces: BeadForces, test: BeadFrames, state: int, cutoff: float) -> float:
+    chosen = np.flatnonzero(test.state == state)
+    found = [forces(build_graph(test.structures[i], cutoff)) for i in chosen]
+    return r_squared(np.concatenate(found), np.concatenate([test.forces[i] for i in chosen]))
+
+
+def _kept(name: str, make: Callable[[], Result]) -> Result:
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        result = make()
+        path.with_suffix(".part").write_text(json.dumps(result) + "\n")
+        path.with_suffix(".part").replace(path)
+    stored: Result = json.loads(path.read_text())
+    return stored
+
+
+def _arms() -> Iterator[str]:
+    yield from sys.argv[1:] or ARMS
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _config, _liquid, _truth = _prepared()
+    for _arm in _arms():
+        results_of(_arm, _config, _liquid, _truth)
