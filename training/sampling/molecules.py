@@ -46,8 +46,8 @@ def molecules() -> list[Molecule]:
     for smiles in [*listed, *combined]:
         parsed = _with_hydrogens(smiles)
         if parsed is not None and parsed.GetNumAtoms() <= MOST_ATOMS:
-            canonical = _canonical(parsed)
-            found.setdefault(canonical, Molecule(canonical, _numbers(parsed)))
+            made = _molecule(parsed)
+            found.setdefault(made.smiles, made)
     return list(found.values())
 
 
@@ -164,8 +164,7 @@ def _substituted(smiles: str, substituent: str, rng: np.random.Generator) -> Mol
         Chem.SanitizeMol(made)
     except Chem.MolSanitizeException:
         return None
-    parsed = Chem.AddHs(made)
-    return Molecule(_canonical(parsed), _numbers(parsed))
+    return _molecule(made)
 
 
 def _with_hydrogens(smiles: str) -> Any:
@@ -176,10 +175,12 @@ def _with_hydrogens(smiles: str) -> Any:
     return None if parsed is None else Chem.AddHs(parsed)
 
 
-def _canonical(parsed: Any) -> str:
+def _molecule(parsed: Any) -> Molecule:
+    """Atoms in the order of the canonical SMILES, which is read again whenever a shape is made."""
     from rdkit import Chem
 
-    return str(Chem.MolToSmiles(Chem.RemoveHs(parsed)))
+    canonical = str(Chem.MolToSmiles(Chem.RemoveHs(parsed)))
+    return Molecule(canonical, _numbers(_with_hydrogens(canonical)))
 
 
 def _numbers(parsed: Any) -> NDArray[np.int64]:

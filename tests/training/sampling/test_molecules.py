@@ -71,3 +71,10 @@ def test_molecules_grow_by_a_substituent_into_new_ones_of_the_same_elements() ->
         assert sum(atom.GetNumRadicalElectrons() for atom in parsed.GetAtoms()) == 0
         assert {atom.GetAtomicNum() for atom in parsed.GetAtoms()} <= {1, 6, 7, 8}
         assert Chem.GetFormalCharge(parsed) == 0
+
+
+def test_atoms_of_every_molecule_stand_in_the_order_of_its_shapes() -> None:
+    some = molecules()[::20]
+    for molecule in [*some, *grown(some, 40, np.random.default_rng(4))]:
+        parsed = Chem.AddHs(Chem.MolFromSmiles(molecule.smiles))
+        assert molecule.numbers.tolist() == [atom.GetAtomicNum() for atom in parsed.GetAtoms()], molecule.smiles
