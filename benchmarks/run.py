@@ -39,6 +39,12 @@ BENCHMARKS = {
     "coarse_graining": Benchmark(
         "claims", "benchmarks.coarse_graining:run", "force fields of beads at states that they were not trained at"
     ),
+    "atomic_energies": Benchmark(
+        "claims", "benchmarks.atomic_energies:run", "a light student with and without its teachers' atomic energies"
+    ),
+    "active_learning": Benchmark(
+        "claims", "benchmarks.active_learning:run", "active learning beside other ways to choose as many cells"
+    ),
     "hippynn_baseline": Benchmark("claims", "benchmarks.hippynn_baseline:run", "finished runs beside hippynn's"),
 }
 

@@ -86,6 +86,9 @@ class Domain(_Part):
     )
     energy_std_in_ev: float | None = Field(None, description="energy_std below which an answer is in the domain")
     energy_std_out_ev: float | None = Field(None, description="energy_std above which an answer is out of it")
+    energy_std_atoms: int | None = Field(
+        None, gt=0, description="both are for so many atoms and grow with a structure's number; null: for any number"
+    )
     surroundings: Surroundings | None = None
     beads: dict[str, Bead] = Field(
         default_factory=dict, description="of a coarse-grained model, by symbol: these elements stand for beads"
@@ -95,6 +98,12 @@ class Domain(_Part):
     )
     periodic: bool = Field(description="trained on periodic structures")
     description: str
+
+    def energy_std_limits(self, atoms: int) -> tuple[float | None, float | None]:
+        """The std in eV below which an answer on so many atoms is in the domain, and above which it is out of it."""
+        times = 1.0 if self.energy_std_atoms is None else atoms / self.energy_std_atoms
+        inside, outside = self.energy_std_in_ev, self.energy_std_out_ev
+        return None if inside is None else times * inside, None if outside is None else times * outside
 
 
 class Split(_Part):
@@ -123,6 +132,15 @@ class Comparison(_Part):
     name: str
     metrics: list[Metric]
     notes: str = ""
+
+
+class Property(_Part):
+    """What a model says of matter, beside what the reference that labelled its data says of it."""
+
+    name: str
+    unit: str
+    value: float
+    reference: float
 
 
 class Coverage(_Part):
@@ -276,6 +294,7 @@ class ModelCard(_Part):
     split: Split
     metrics: list[Metric] = Field(min_length=1)
     compared_with: list[Comparison] = Field(min_length=1)
+    properties: list[Property] = Field(default_factory=list, description="that no label states, computed alike of both")
     committee: Committee
     training: Training
     teacher: Teacher | None = None

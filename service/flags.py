@@ -21,7 +21,7 @@ def flags_of(prediction: Prediction, card: ModelCard) -> list[Flag]:
     `high_std`: the committee's spread is above that of all but the worst held-out structures, as the card says it.
     """
     flags = [*_VERDICTS[prediction.domain.verdict]]
-    usual = card.domain.energy_std_in_ev
+    usual, _ = card.domain.energy_std_limits(len(prediction.sample.structure))
     if usual is not None and prediction.energy_std is not None and prediction.energy_std > usual:
         flags.append("high_std")
     return flags

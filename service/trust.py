@@ -101,7 +101,7 @@ class DomainJudge:
         self._density(structure, finding)
         self._distances(structure, graph, finding)
         self._surroundings(structure, unfamiliar, finding)
-        self._spread(energy_std_ev, finding)
+        self._spread(energy_std_ev, len(structure), finding)
         if finding.verdict == "in":
             return _INSIDE
         return Domain(finding.verdict != "out", finding.verdict, finding.reasons, finding.atoms)
@@ -183,8 +183,8 @@ class DomainJudge:
             atoms[np.argsort(-unfamiliar[atoms], kind="stable")][:_NAMED].tolist(),
         )
 
-    def _spread(self, energy_std_ev: float | None, finding: _Finding) -> None:
-        inside, outside = self.card.domain.energy_std_in_ev, self.card.domain.energy_std_out_ev
+    def _spread(self, energy_std_ev: float | None, atoms: int, finding: _Finding) -> None:
+        inside, outside = self.card.domain.energy_std_limits(atoms)
         if energy_std_ev is None:
             return
         said = f"The committee's std of the energy is {energy_std_ev:.4f} eV;"

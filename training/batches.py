@@ -24,12 +24,14 @@ class LabelledGraphs:
         energy: float64 [n], eV, references subtracted.
         forces: per frame float32 [n_i, 3], eV/angstrom, or None.
         weight: float32 [n, M], how much a frame counts for each member, or None for one everywhere.
+        atomic_energy: per frame float32 [n_i], eV, a teacher's mean, or None.
     """
 
     graphs: list[Graph]
     energy: NDArray[np.float64]
     forces: list[NDArray[np.float32]] | None = None
     weight: NDArray[np.float32] | None = None
+    atomic_energy: list[NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -46,11 +48,16 @@ class LabelledGraphs:
         """The frames at these indices as one batch."""
         batch = to_batch([self.graphs[i] for i in chosen], device)
         energy = torch.from_numpy(self.energy[chosen]).to(device)
-        forces = None
-        if self.forces is not None:
-            forces = torch.from_numpy(np.concatenate([self.forces[i] for i in chosen])).to(device)
+        forces, atomic = (_taken(each, chosen, device) for each in (self.forces, self.atomic_energy))
         weight = None if self.weight is None else torch.from_numpy(self.weight[chosen].T).to(device)
-        return batch, Labels(energy, forces, weight)
+        return batch, Labels(energy, forces, weight, atomic)
+
+
+def _taken(
+    frames: list[NDArray[np.float32]] | None, chosen: NDArray[np.integer[Any]], device: str
+) -> torch.Tensor | None:
+    """What belongs to the atoms of the chosen frames, concatenated."""
+    return None if frames is None else torch.from_numpy(np.concatenate([frames[i] for i in chosen])).to(device)
 
 
 def labelled_graphs(

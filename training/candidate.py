@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import Comparison, DataSource, Domain, Metric, Split, Training
+from contract.card import Comparison, DataSource, Domain, Metric, Property, Split, Training
 from contract.elements import SYMBOLS
 from contract.environments import Environments
 from contract.structures import Structure
@@ -120,6 +120,7 @@ class Candidate:
         environments: surroundings of the training atoms; None for no verdict on surroundings.
         forces_against: what held-out forces were compared with.
         energy_is: what the energy means, as on the card.
+        properties: of matter, beside those of the reference.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Candidate:
     environments: Environments | None = None
     forces_against: str = "labels"
     energy_is: Literal["potential energy", "free energy"] = "potential energy"
+    properties: Sequence[Property] = ()
 
 
 def reference_energies(structures: Sequence[Structure], references: dict[str, float]) -> NDArray[np.float64]:

@@ -48,6 +48,35 @@ def train(
     _say(f"next: understudy publish {settings.name}")
 
 
+def learn(
+    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs.")],
+    runs: RunsOption = Path("runs"),
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of training and exploration.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="Reference calculations at once.")] = 1,
+) -> None:
+    """Active learning: explore, label where the committee disagrees, train; a loop that was killed goes on.
+
+    Leaves frames.extxyz, generations.json and report.html in the folder of the run, and a committee to publish.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from training.pipelines.registry import learn_run, read_learning_config
+    from training.report.learning import write_learning_report
+
+    torch.set_num_threads(threads)
+    with _plain_errors():
+        settings = read_learning_config(config)
+        folder = runs / settings.name
+        with ThreadPoolExecutor(workers) as executor:
+            learn_run(settings, folder, executor)
+        report = write_learning_report(folder)
+    _say(f"learnt {settings.name}: {folder}")
+    _say(f"report: {report}")
+    _say(f"next: understudy publish {settings.name}")
+
+
 def publish(
     name: Annotated[str, typer.Argument(help="Name of a training run.")],
     runs: RunsOption = Path("runs"),

@@ -28,16 +28,20 @@ def training_domain(
         held_out_std: calibrated committee std in eV on frames that no weight was fitted to, or None for one member. An
             answer is inside up to their 95 % quantile, and outside beyond twice that: in between it is at the edge.
         surroundings: of its atoms (training/out_of_domain.py).
+
+    Periodic data stand for a material, of which a cell may hold any number of atoms: no formula is named, and the
+    limits on the std, which are for the atoms of the training cells, grow with their number.
     """
     inside = None if held_out_std is None else float(np.quantile(held_out_std, INSIDE_QUANTILE))
-    formulas = train.formulas()
+    formulas, material = train.formulas(), bool(train.pbc.all())
     return Domain(
         elements=symbols(np.unique(train.numbers).tolist()),
         cutoff_angstrom=cutoff,
-        formulas=formulas if len(formulas) <= MANY_FORMULAS else None,
+        formulas=formulas if len(formulas) <= MANY_FORMULAS and not material else None,
         min_distance_angstrom=closest_pairs(train, cutoff),
         energy_std_in_ev=inside,
         energy_std_out_ev=None if inside is None else OUTSIDE_FACTOR * inside,
+        energy_std_atoms=round(float(train.sizes.mean())) if material and inside is not None else None,
         surroundings=surroundings,
         periodic=bool(train.pbc.any()),
         description=_description(train, formulas),

@@ -69,6 +69,13 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield _metrics_table(card.metrics, card.compared_with)
     yield from (f"{other.name}: {other.notes}" for other in card.compared_with if other.notes)
     yield "![parity](parity.svg)"
+    if card.properties:
+        yield "## Properties beside those of the reference"
+        yield "No label states them; both were computed alike."
+        yield _table(
+            ("property", "unit", "this model", "reference"),
+            [(p.name, p.unit, f"**{p.value:.4g}**", f"{p.reference:.4g}") for p in card.properties],
+        )
     yield "## Uncertainty"
     yield from _uncertainty(card)
     if "calibration" in plots:
@@ -128,7 +135,12 @@ def _domain(card: ModelCard) -> Iterable[str]:
         yield f"- closest neighbours in training (angstrom): {closest}"
     if domain.energy_std_in_ev is not None and domain.energy_std_out_ev is not None:
         inside, outside = 1e3 * domain.energy_std_in_ev, 1e3 * domain.energy_std_out_ev
-        yield f"- committee std: in the domain up to {inside:.1f} meV, out of it beyond {outside:.1f} meV"
+        of = (
+            ""
+            if domain.energy_std_atoms is None
+            else f", of {domain.energy_std_atoms} atoms; more of more in proportion"
+        )
+        yield f"- committee std: in the domain up to {inside:.1f} meV, out of it beyond {outside:.1f} meV{of}"
 
 
 def _teacher(card: ModelCard) -> Iterable[str]:

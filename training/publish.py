@@ -137,6 +137,7 @@ def _card(
         split=candidate.split,
         metrics=list(candidate.metrics),
         compared_with=list(candidate.comparisons),
+        properties=list(candidate.properties),
         committee=committee(candidate),
         training=candidate.training,
         teacher=teacher,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from contract.card import Domain
 from training.data.dataset import Dataset, ragged, uniform
 from training.domain import closest_pairs, training_domain
 
@@ -49,3 +50,11 @@ def test_so_many_formulas_that_composition_is_free_are_not_listed() -> None:
     chains = [np.stack([np.array([1.1 * i, 0.0, 0.0]) for i in range(n)]) for n in range(2, 60)]
     domain = training_domain(ragged([[6] * len(c) for c in chains], chains, np.zeros(58), []), 3.0, None)
     assert domain.formulas is None
+
+
+def test_limits_on_the_std_of_a_material_grow_with_the_cell() -> None:
+    fields = {"elements": ["Al"], "cutoff_angstrom": 5.0, "periodic": True, "description": "cells"}
+    limits = {"energy_std_in_ev": 0.1, "energy_std_out_ev": 0.2}
+    assert Domain(**fields, **limits).energy_std_limits(64) == (0.1, 0.2)
+    assert Domain(**fields, **limits, energy_std_atoms=32).energy_std_limits(64) == (0.2, 0.4)
+    assert Domain(**fields).energy_std_limits(64) == (None, None)

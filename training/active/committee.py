@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contract.graphs import Graph
 from training.batches import to_batch
 from training.networks.exportable import MemberForces
 from training.networks.hipnn import HipNN
+from training.sampling.replicas import Frame
 
 
 class NetworkCommittee:
-    """A network with several members, on neighbour graphs (training/sampling/replicas.py)."""
+    """A network with several members (training/sampling/replicas.py)."""
 
     def __init__(self, network: HipNN) -> None:
         self._mean, self._each = network.eval(), MemberForces(network).eval()
@@ -24,13 +24,13 @@ class NetworkCommittee:
         return self._mean.config.cutoff_angstrom
 
     @torch.no_grad()
-    def forces(self, graphs: Sequence[Graph]) -> NDArray[np.float64]:
+    def forces(self, frames: Sequence[Frame]) -> NDArray[np.float64]:
         """Mean force, eV/angstrom [A, 3], structures concatenated."""
-        return self._mean.evaluate(to_batch(list(graphs))).forces.numpy().astype(np.float64)
+        return self._mean.evaluate(to_batch([frame.graph for frame in frames])).forces.numpy().astype(np.float64)
 
     @torch.no_grad()
-    def spread(self, graphs: Sequence[Graph]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def spread(self, frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Sample std (ddof = 1) of energies, eV [n], and of force components, eV/angstrom [A, 3]."""
-        energy, _, _, _, forces, *_ = self._each(*to_batch(list(graphs)))
+        energy, _, _, _, forces, *_ = self._each(*to_batch([frame.graph for frame in frames]))
         std = [values.numpy().astype(np.float64).std(axis=0, ddof=1) for values in (energy, forces)]
         return std[0], std[1]

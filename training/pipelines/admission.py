@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from contract.card import Comparison, DataSource, Domain, Metric, Training
+from contract.card import Comparison, DataSource, Domain, Metric, Property, Training
 from contract.card import Split as SplitRecord
 from contract.environments import Environments
 from training.baselines import MEAN_PREDICTOR, mean_predictor
@@ -31,7 +31,11 @@ from training.out_of_domain import surroundings
 from training.pipelines.coarse_admission import coarse_candidate
 from training.pipelines.committee import CommitteeConfig
 from training.pipelines.distillation import STAND_IN
+from training.pipelines.learning import PROPERTIES, learned_parts
+from training.pipelines.metal import MetalConfig
 from training.pipelines.preparation import Prepared, prepare
+from training.pipelines.teacher_student import TeacherStudentConfig, taught_parts
+from training.validation.against import properties_of
 
 LICENCE: Final = "BSD-3-Clause"
 _HIPNN: Final = [
@@ -41,6 +45,14 @@ _HIPNN: Final = [
 CITATIONS: Final = {
     "committee": _HIPNN,
     "distillation": ["Ensemble knowledge distillation: Matin et al., arXiv:2503.14293 (2025)", *_HIPNN],
+    "metal": [
+        "Active learning from disordered cells: Smith et al., Nat. Commun. 12, 1257 (2021)",
+        *_HIPNN,
+    ],
+    "teacher_student": [
+        "Teacher-student training: Matin et al., Digital Discovery (2025), doi:10.1039/D5DD00085H",
+        *_HIPNN,
+    ],
     "hippynn_import": ["hippynn: github.com/lanl/hippynn", *_HIPNN],
     "ani_import": [
         "ANI: Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017)",
@@ -86,6 +98,7 @@ def candidate_of(folder: Path) -> Candidate:
         taught_by=_taught_by(config, folder),
         environments=environments,
         forces_against=LABELS if prepared.dataset.forces is not None else STAND_IN,
+        properties=_properties(folder),
     )
 
 
@@ -105,7 +118,7 @@ def _domain(
 
 def _taught_by(config: dict[str, Any], folder: Path) -> TaughtBy | None:
     """The teacher's run, which lies beside the student's."""
-    if config["pipeline"] != "distillation":
+    if config["pipeline"] not in ("distillation", "teacher_student"):
         return None
     return TaughtBy(config["teacher"], load_any_run(folder.parent / config["teacher"]).record["config_sha256"])
 
@@ -117,6 +130,8 @@ def _prepared(config: dict[str, Any], run: Run, folder: Path) -> Prepared:
         "distillation": lambda: _of_committee(load_any_run(folder.parent / config["teacher"]).record["config"]),
         "hippynn_import": lambda: held_out_parts(HippynnImport.model_validate(config).held_out, run.references),
         "ani_import": lambda: parts_of(AniImport.model_validate(config), run),
+        "metal": lambda: learned_parts(MetalConfig.model_validate(config), folder, run.references),
+        "teacher_student": lambda: taught_parts(TeacherStudentConfig.model_validate(config), folder),
     }
     prepared = sources[config["pipeline"]]()
     if prepared is None:
@@ -162,6 +177,12 @@ def _comparisons(prepared: Prepared, folder: Path) -> list[Comparison]:
     stored = json.loads(path.read_text()) if path.exists() else []
     others = [Comparison.model_validate(entry) for entry in stored]
     return [mean_predictor(prepared), *(c for c in others if c.name != MEAN_PREDICTOR)]
+
+
+def _properties(folder: Path) -> list[Property]:
+    """What training/validation found of the model and its reference; nothing where it was not computed."""
+    path = folder / PROPERTIES
+    return properties_of(json.loads(path.read_text())) if path.exists() else []
 
 
 def _training(run: Run) -> Training:

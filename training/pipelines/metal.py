@@ -7,17 +7,15 @@ explore          Langevin dynamics on the mean force from new disordered cells, 
 no crystal is ever put in by hand
 """
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ase import Atoms
 from ase.data import atomic_masses
-from ase.io import write
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import spearmanr
@@ -26,19 +24,21 @@ from contract.elements import NUMBERS
 from contract.graphs import build_graph
 from contract.structures import Structure, checked_structure
 from training.active.committee import NetworkCommittee
-from training.active.loop import LoopConfig, Outcome, Wave, run_loop
+from training.active.loop import LoopConfig, Wave
 from training.active.store import Arrays, Sample, Store
 from training.batches import LabelledGraphs
+from training.data.provenance import Provenance
 from training.evaluation import predict_forces
-from training.fit import FitConfig
+from training.fit import Epoch, FitConfig, Validation
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
 from training.pipelines.members import train_apart
 from training.pipelines.preparation import member_weights
 from training.sampling.disordered import G_PER_CM3, disordered_cell
-from training.sampling.replicas import Course, Dynamics, Ended, Limits, Start, explore
+from training.sampling.replicas import Course, Dynamics, Ended, Frame, Limits, Start, explore
 from training.simulators.labels import Reference
 from training.simulators.references import EamSpec, ReferenceSpec
+from training.validation.against import FccValidation
 
 Range = tuple[float, float]
 
@@ -97,15 +97,19 @@ class MetalConfig(BaseModel):
     network: HipNNConfig
     forces: EnergyForceObjective = EnergyForceObjective()
     fit: FitConfig = FitConfig()
+    held_out: int = Field(120, ge=20, description="frames of the reference's own dynamics, to calibrate and to test")
+    validation: FccValidation | None = Field(None, description="properties of a crystal and its melt; null for none")
+    provenance: Provenance = Field(description="of the labels, for the card")
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A committee after one fit: its energies are relative to `references` (eV per element)."""
+    """A committee after one fit: its energies are relative to `references` (eV per element); epochs of all members."""
 
     network: HipNN
     references: dict[str, float]
-    validation: LabelledGraphs
+    chosen_by: Sequence[Sample]
+    history: list[Epoch]
 
 
 class Metal:
@@ -113,7 +117,28 @@ class Metal:
 
     def __init__(self, config: MetalConfig) -> None:
         self._config = config
-        self._reference: Reference = config.reference.open()
+        self.labeller: Reference = config.reference.open()
+
+    @property
+    def exploration(self) -> Exploration:
+        """Ranges of the trajectories."""
+        return self._config.exploration
+
+    @property
+    def loop(self) -> LoopConfig:
+        """How long to go on."""
+        return self._config.loop
+
+    @property
+    def cutoff(self) -> float:
+        """Of the network, angstrom."""
+        return self._config.network.cutoff_angstrom
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """How trajectories are integrated."""
+        how = self._config.exploration
+        return Dynamics(how.step_fs, how.check_every, how.length_fs)
 
     def bootstrap(self, count: int, rng: np.random.Generator) -> list[Arrays]:
         """Disordered cells."""
@@ -132,27 +157,26 @@ class Metal:
         how = config.fit.model_copy(update={"seed": config.fit.seed + 1000 * generation})
         title = f"{config.name}: fit {generation}"
         train = replace(train, weight=weight)
-        network, _ = train_apart(config.network, config.forces, train, _validation(valid), how, folder, title)
-        return Fitted(network, references, valid)
+        network, history = train_apart(
+            config.network, config.forces, train, force_and_energy_error(valid), how, folder, title
+        )
+        return Fitted(network, references, chosen, history)
 
     def explore(self, model: Fitted, seed: int, store: Store) -> Wave:
         """Trajectories side by side, each until the committee disagrees."""
-        how = self._config.exploration
-        rng = np.random.default_rng(seed)
-        starts = [self._start(rng) for _ in range(how.replicas)]
+        began = time.process_time()
+        starts = self.starts(self._config.exploration.replicas, np.random.default_rng(seed))
         committee = NetworkCommittee(model.network)
-        dynamics = Dynamics(how.step_fs, how.check_every, how.length_fs)
-        ended = explore(starts, committee, self._limits(model, committee, store), dynamics, seed)
+        ended = explore(starts, committee, self._limits(model, committee, store), self.dynamics, seed)
         found = [(_arrays(e.structure), _why(e)) for e in ended if e.reason in ("energy", "force")]
         reasons = [e.reason for e in ended]
-        times = [e.time_fs for e in ended]
-        return Wave(
-            found, {"survival_fs": float(np.mean(times)), **{r: reasons.count(r) for r in sorted(set(reasons))}}
-        )
+        survival_fs = float(np.mean([e.time_fs for e in ended]))
+        counts: dict[str, int] = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+        return Wave(found, {"survival_fs": survival_fs, "cpu_seconds": time.process_time() - began, **counts})
 
     def reference(self, sample: Arrays) -> Arrays | None:
         """Energy, forces and stress of one cell."""
-        labels = self._reference.label([_structure(sample)])
+        labels = self.labeller.label([_structure(sample)])
         if not labels.converged[0] or labels.stress is None:
             return None
         return {"energy": labels.energy, "forces": labels.forces, "stress": labels.stress[0]}
@@ -170,6 +194,8 @@ class Metal:
             "force_rmse": float(np.sqrt((error**2).mean())),
             "energy_rmse_an_atom": float(np.sqrt(((answer.error / sizes) ** 2).mean())),
             "spearman": float(spearmanr(spread, per_frame).statistic) if len(new) > 2 else float("nan"),
+            "force_std_by_frame": spread,
+            "force_rmse_by_frame": per_frame,
         }
 
     def finished(self, generations: Sequence[dict[str, Any]]) -> str:
@@ -198,6 +224,10 @@ class Metal:
         numbers = np.full(how.atoms, NUMBERS[self._config.element], dtype=np.int64)
         return disordered_cell(numbers, rng.uniform(*how.density), how.apart_angstrom, rng)
 
+    def starts(self, count: int, rng: np.random.Generator) -> list[Start]:
+        """Disordered cells with their courses."""
+        return [self._start(rng) for _ in range(count)]
+
     def _start(self, rng: np.random.Generator) -> Start:
         """A disordered cell, and courses of temperature and density drawn from their ranges."""
         how = self._config.exploration
@@ -216,8 +246,10 @@ class Metal:
         """Thresholds on the spread: taken once, from the first committee, and kept for all generations."""
         known = store.fact("thresholds")
         if known is None:
-            energy, component = committee.spread(model.validation.graphs)
-            atoms = np.array([graph.n_atoms for graph in model.validation.graphs])
+            cutoff = self._config.network.cutoff_angstrom
+            structures = [_structure(sample.input) for sample in model.chosen_by]
+            energy, component = committee.spread([Frame(s, build_graph(s, cutoff)) for s in structures])
+            atoms = np.array([len(structure) for structure in structures])
             means = [part.mean() for part in np.split(component, np.cumsum(atoms)[:-1])]
             how = self._config.thresholds
             known = {
@@ -228,31 +260,9 @@ class Metal:
         return Limits(known["energy_std"], known["force_std"], self._config.exploration.closest_angstrom)
 
 
-def learn_metal(config: MetalConfig, folder: Path, executor: Executor) -> Outcome[Fitted]:
-    """Run or resume the loop; writes frames.extxyz with every label beside it."""
-    metal = Metal(config)
-    outcome = run_loop(metal, config.loop, folder, executor, title=config.name)
-    write_frames(outcome.store.labelled(), folder / "frames.extxyz")
-    return outcome
+def force_and_energy_error(valid: LabelledGraphs) -> Validation:
+    """RMSE of the force components in eV/angstrom plus MAE of the energy in eV an atom, of cells of one size."""
 
-
-def write_frames(samples: Sequence[Sample], path: Path) -> None:
-    """Labelled samples as extended xyz, with the generation and the reason of each."""
-    frames = []
-    for sample in samples:
-        atoms = Atoms(sample.input["numbers"], sample.input["positions"], cell=sample.input["cell"], pbc=True)
-        atoms.info = {
-            "REF_energy": float(_label(sample)["energy"][0]),
-            "REF_stress": _label(sample)["stress"],
-            "generation": sample.generation,
-            "reason": sample.found["reason"],
-        }
-        atoms.arrays["REF_forces"] = _label(sample)["forces"]
-        frames.append(atoms)
-    write(path, frames, format="extxyz")
-
-
-def _validation(valid: LabelledGraphs) -> Any:
     def value(network: HipNN) -> float:
         answer, forces = predict_forces(network, valid)
         error = forces - np.concatenate(valid.forces or [])

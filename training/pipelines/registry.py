@@ -1,5 +1,6 @@
 """Which pipeline a configuration belongs to, and how its result becomes a candidate for the gate."""
 
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,14 @@ from training.checkpoint import Run
 from training.pipelines.coarse_graining import CoarseGrainingConfig, train_coarse_graining
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
+from training.pipelines.learning import learn_metal
+from training.pipelines.metal import MetalConfig
+from training.pipelines.teacher_student import TeacherStudentConfig, train_taught
 
-AnyConfig = CommitteeConfig | DistillationConfig | CoarseGrainingConfig
+AnyConfig = CommitteeConfig | DistillationConfig | TeacherStudentConfig | CoarseGrainingConfig
 PipelineConfig = Annotated[AnyConfig, Field(discriminator="pipeline")]
 _ADAPTER: TypeAdapter[AnyConfig] = TypeAdapter(PipelineConfig)
+LearningConfig = MetalConfig
 
 
 def read_config(path: Path) -> AnyConfig:
@@ -33,4 +38,23 @@ def train_run(config: AnyConfig, folder: Path) -> Run:
         return train_committee(config, folder)
     if isinstance(config, CoarseGrainingConfig):
         return train_coarse_graining(config, folder)
-    return train_student(config, folder)
+    if isinstance(config, DistillationConfig):
+        return train_student(config, folder)
+    return train_taught(config, folder)
+
+
+def read_learning_config(path: Path) -> LearningConfig:
+    """Read a YAML configuration of active learning.
+
+    Raises:
+        pydantic.ValidationError: naming each field that is missing, unknown or out of range.
+    """
+    return LearningConfig.model_validate(yaml.safe_load(path.read_text()))
+
+
+def learn_run(config: LearningConfig, folder: Path, executor: Executor) -> Run:
+    """Run the loop that the configuration describes, or go on with one; `executor` runs the reference."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = learn_metal(config, folder, executor)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return run

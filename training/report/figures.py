@@ -90,7 +90,7 @@ def learning_curves(histories: Sequence[Sequence[Epoch]], *, steps: bool) -> str
         _plain_numbers(loss)
         _plain_numbers(rate)
 
-    return _drawn("learning-curves", 9.0, 4.8, draw)
+    return drawn("learning-curves", 9.0, 4.8, draw)
 
 
 def parity(parts: Mapping[str, Scatter], quantity: str, unit: str) -> str:
@@ -105,12 +105,12 @@ def parity(parts: Mapping[str, Scatter], quantity: str, unit: str) -> str:
                 ylabel=f"predicted {quantity} ({unit})",
             )
 
-    return _drawn(f"parity-{quantity.split()[0]}", 4.6 * len(parts), 4.4, draw)
+    return drawn(f"parity-{quantity.split()[0]}", 4.6 * len(parts), 4.4, draw)
 
 
 def error_by_energy(energy: Array, error: Array) -> str:
     """Error of the mean energy against the reference energy, eV above the lowest frame, with its RMSE in windows."""
-    return _drawn("error-by-energy", 9.0, 3.6, lambda figure: _error_panel(figure.subplots(), energy, error))
+    return drawn("error-by-energy", 9.0, 3.6, lambda figure: _error_panel(figure.subplots(), energy, error))
 
 
 def calibration(spreads: Sequence[Spread], members: int) -> str:
@@ -127,7 +127,7 @@ def calibration(spreads: Sequence[Spread], members: int) -> str:
             _coverage_panel(covered, spread, members)
             _size_panel(sized, spread)
 
-    return _drawn("calibration", 9.2, 4.2 * len(spreads), draw)
+    return drawn("calibration", 9.2, 4.2 * len(spreads), draw)
 
 
 def batching(curve: BatchingCurve) -> str:
@@ -142,7 +142,7 @@ def batching(curve: BatchingCurve) -> str:
         axes.set(xscale="log", ylim=(0, None), xlabel="neighbour slots of a batch", ylabel="microseconds a slot")
         axes.legend()
 
-    return _drawn("batching", 6.0, 3.4, draw)
+    return drawn("batching", 6.0, 3.4, draw)
 
 
 def overlaid(name: str, panels: Mapping[str, Mapping[str, tuple[Array, Array]]], xlabel: str, ylabel: str) -> str:
@@ -158,7 +158,7 @@ def overlaid(name: str, panels: Mapping[str, Mapping[str, tuple[Array, Array]]],
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
 
-    return _drawn(name, 9.2, 3.0 * ((len(panels) + 1) // 2), draw)
+    return drawn(name, 9.2, 3.0 * ((len(panels) + 1) // 2), draw)
 
 
 def _curve(loss: Axes, rate: Axes, history: Sequence[Epoch], colour: str, member: str) -> None:
@@ -307,7 +307,7 @@ def _shown(count: int, most: int = _MOST_POINTS) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _drawn(name: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
+def drawn(name: str, width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """A figure of that size in inches as an <svg> element; the same content gives the same text.
 
     Each id gets the figure's name, so that several figures can stand in one page.

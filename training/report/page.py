@@ -35,7 +35,7 @@ def write_report(folder: Path) -> Path:
 def render(finished: Finished) -> str:
     """The report of a run as HTML."""
     record, trusted = finished.run.record, trust(finished)
-    return _template().render(
+    return template("report.html").render(
         config=record["config"],
         config_text=finished.config,
         record=record,
@@ -97,7 +97,7 @@ def _figures(finished: Finished, trusted: Trust | None) -> dict[str, str]:
 def render_coarse(finished: CoarseGrained) -> str:
     """The report of a coarse-grained force field as HTML."""
     run = finished.run
-    return _template("coarse.html").render(
+    return template("coarse.html").render(
         config=run.record["config"],
         config_text=finished.config,
         record=run.record,
@@ -115,7 +115,8 @@ def render_coarse(finished: CoarseGrained) -> str:
     )
 
 
-def _template(name: str = "report.html") -> Template:
+def template(name: str) -> Template:
+    """A page of this room, strict about what it is given."""
     environment = Environment(
         loader=PackageLoader("training.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

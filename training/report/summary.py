@@ -67,6 +67,12 @@ def loss(finished: Finished) -> str:
     if config.get("forces"):
         weight = config["forces"]["force_weight"]
         text += f". Added: RMSE + MAE of the force components in eV/Å, in the validation curve times {weight:g}"
+    if objective := config.get("objective"):
+        weights = " : ".join(f"{objective[name]:g}" for name in ("energy_weight", "force_weight", "atomic_weight"))
+        return (
+            "RMSE + MAE of energies (eV), of force components (eV/Å) and of the teachers' atomic energies (eV), "
+            f"{weights}; validation: RMSE of the force components plus MAE of the energy an atom."
+        )
     return text + "."
 
 
@@ -75,7 +81,8 @@ def commands(config: Mapping[str, Any]) -> list[str]:
     public = (config.get("data") or {}).get("fetch")
     first = [f"understudy data fetch {public}"] if public else []
     if config.get("teacher"):
-        first = [f"understudy train {config['teacher']}.yaml"]
+        verb = "learn" if config["pipeline"] == "teacher_student" else "train"
+        first = [f"understudy {verb} {config['teacher']}.yaml"]
     return [*first, f"understudy train {config['name']}.yaml", f"understudy publish {config['name']}"]
 
 

@@ -8,7 +8,7 @@ when a frame is new. Dynamics runs on the mean force; checks look at the members
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,18 +82,29 @@ class Ended:
     force_std: float
 
 
-class Committee(Protocol):
-    """What drives the trajectories and what judges them."""
+class Frame(NamedTuple):
+    """A structure as it is now, with its neighbours: networks look at these, reference calculators at the former."""
 
-    def forces(self, graphs: Sequence[Graph]) -> NDArray[np.float64]:
-        """Mean force, eV/angstrom [A, 3], structures concatenated."""
+    structure: Structure
+    graph: Graph
 
-    def spread(self, graphs: Sequence[Graph]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sample std (ddof = 1) of each structure's energy, eV [n], and of each force component, [A, 3]."""
+
+class Driver(Protocol):
+    """What drives trajectories."""
 
     @property
     def cutoff(self) -> float:
-        """Angstrom."""
+        """Angstrom, of the neighbours in each frame."""
+
+    def forces(self, frames: Sequence[Frame]) -> NDArray[np.float64]:
+        """Mean force, eV/angstrom [A, 3], structures concatenated."""
+
+
+class Committee(Driver, Protocol):
+    """What drives the trajectories and what judges them."""
+
+    def spread(self, frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sample std (ddof = 1) of each structure's energy, eV [n], and of each force component, [A, 3]."""
 
 
 class _Replica(Walker):
@@ -105,7 +116,7 @@ class _Replica(Walker):
         super().__init__(structure.positions, structure.numbers, kelvin, how.step_fs, how.friction_per_ps, rng)
         self.start, self.how, self.cutoff, self.kelvin = start, how, cutoff, kelvin
         self.cell = None if structure.cell is None else structure.cell.copy()
-        self.graph = build_graph(structure, cutoff)
+        self.frame = Frame(structure, build_graph(structure, cutoff))
 
     def structure(self) -> Structure:
         """The frame as it is now."""
@@ -171,7 +182,8 @@ def _broken(running: dict[int, _Replica], time_fs: float) -> dict[int, Ended]:
             reason = "not finite"
         else:
             try:
-                replica.graph = build_graph(replica.structure(), replica.cutoff)
+                structure = replica.structure()
+                replica.frame = Frame(structure, build_graph(structure, replica.cutoff))
             except UnderstudyError:
                 reason = "close"
         if reason is not None:
@@ -180,26 +192,30 @@ def _broken(running: dict[int, _Replica], time_fs: float) -> dict[int, Ended]:
 
 
 def _set_forces(running: dict[int, _Replica], committee: Committee) -> None:
-    graphs = [replica.graph for replica in running.values()]
-    ends = np.cumsum([graph.n_atoms for graph in graphs])[:-1]
-    for replica, force in zip(running.values(), np.split(committee.forces(graphs), ends), strict=True):
+    frames = [replica.frame for replica in running.values()]
+    for replica, force in zip(running.values(), _parts(committee.forces(frames), frames), strict=True):
         replica.force = force
 
 
 def _ends(running: dict[int, _Replica], committee: Committee, limits: Limits, time_fs: float) -> dict[int, Ended]:
     """Which trajectories end now, and why."""
-    graphs = [replica.graph for replica in running.values()]
-    if not graphs:
+    frames = [replica.frame for replica in running.values()]
+    if not frames:
         return {}
-    energy_std, component_std = committee.spread(graphs)
-    parts = np.split(component_std, np.cumsum([graph.n_atoms for graph in graphs])[:-1])
+    energy_std, component_std = committee.spread(frames)
     found = {}
-    for (i, replica), graph, s_e, part in zip(running.items(), graphs, energy_std, parts, strict=True):
-        s_e = float(s_e) / np.sqrt(graph.n_atoms)
-        reason = _reason(float(graph.nearest_distance.min()), s_e, part, limits)
+    parts = _parts(component_std, frames)
+    for (i, replica), frame, s_e, part in zip(running.items(), frames, energy_std, parts, strict=True):
+        s_e = float(s_e) / np.sqrt(len(frame.structure))
+        reason = _reason(float(frame.graph.nearest_distance.min()), s_e, part, limits)
         if reason is not None:
             found[i] = Ended(replica.structure(), reason, time_fs, s_e, float(part.mean()))
     return found
+
+
+def _parts(values: NDArray[np.float64], frames: Sequence[Frame]) -> list[NDArray[np.float64]]:
+    """What belongs to the atoms of each frame."""
+    return np.split(values, np.cumsum([len(frame.structure) for frame in frames])[:-1])
 
 
 def _reason(closest: float, energy_std: float, force_std: NDArray[np.float64], limits: Limits) -> End | None:

