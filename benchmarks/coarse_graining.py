@@ -178,7 +178,7 @@ def _force_field(arm: str, seed: int, state: State, config: CoarseGrainingConfig
     network = config.network.model_copy(update={**ARMS[arm], "members": 1})
     own = config.model_copy(
         update={
-            "data": config.data.model_copy(update={"states": [state]}),
+            "data": config.data.model_copy(update={"states": [state], "every": 1}),
             "network": network,
             "fit": config.fit.model_copy(update={"seed": seed, "max_epochs": EPOCHS, "termination_patience": EPOCHS}),
         }
