@@ -17,6 +17,7 @@ from training.data.dataset import Dataset
 from training.data.errors import DataError
 from training.data.fingerprints import close_pairs, fingerprints
 from training.data.force_agreement import ForceAgreement, force_agreement
+from training.data.outliers import FARTHEST_EV_PER_ATOM, beyond_binding, contradicted_energies, contradicted_forces
 from training.data.splits import Split
 
 COINCIDENT_ANGSTROM: Final = 0.01
@@ -28,6 +29,9 @@ _UNIT_TOLERANCE: Final = 0.04
 _SLOPE_TOLERANCE: Final = 0.1
 _SMALLEST_VOLUME: Final = 1e-3
 _DEEPEST: Final = 1.5
+_FEW_FRAMES: Final = 200
+_ORGANIC: Final = frozenset({1, 6, 7, 8, 9, 15, 16, 17})
+_HYDROGEN_BONDS: Final = {"bohr": (1.5, 2.3), "nanometres": (0.06, 0.13)}
 _KJ_MOL_EV: Final = KCAL_MOL_EV / 4.184
 _ENERGY_UNITS: Final = {"hartree": 1 / HARTREE_EV, "kcal/mol": 1 / KCAL_MOL_EV, "kJ/mol": 1 / _KJ_MOL_EV}
 _FORCE_SLOPES: Final = {
@@ -105,8 +109,17 @@ def inspect(dataset: Dataset) -> list[Finding]:
     arrays = [f for f in (empty_frames(dataset), not_finite(dataset), singular_cell(dataset)) if f]
     if arrays:
         return arrays
-    meaning = (coincident_atoms(dataset), conflicting_copies(dataset), energy_unit(dataset), force_labels(dataset))
-    return [f for f in meaning if f]
+    meaning = (
+        coincident_atoms(dataset),
+        conflicting_copies(dataset),
+        length_unit(dataset),
+        energy_unit(dataset),
+        energy_outliers(dataset),
+        force_labels(dataset),
+    )
+    found = [f for f in meaning if f]
+    # A file that is wrong as a whole would make its few right frames look odd.
+    return found or _likeliest(odd_forces(dataset), odd_energies(dataset))
 
 
 def empty_frames(dataset: Dataset) -> Finding | None:
@@ -191,6 +204,66 @@ def energy_unit(dataset: Dataset) -> Finding | None:
     return None
 
 
+def energy_outliers(dataset: Dataset) -> Finding | None:
+    """Frames whose energy is farther from what their composition usually has than any binding could be."""
+    far, ratio = beyond_binding(dataset)
+    if not far.any():
+        return None
+    of_all = float(np.median(ratio[far]))
+    units = [unit for unit, expected in _ENERGY_UNITS.items() if abs(of_all / expected - 1) < _UNIT_TOLERANCE]
+    like = f" and look like {units[0]}" if units else ""
+    message = (
+        f"energies that lie more than {FARTHEST_EV_PER_ATOM:g} eV an atom from those of the same composition{like}: "
+        "another unit, another level of theory, or a calculation that failed. Recompute these frames or leave them out."
+    )
+    return _finding(dataset, "energy_outliers", message, far)
+
+
+def length_unit(dataset: Dataset) -> Finding | None:
+    """Positions in bohr or nanometres: by the bond of hydrogen, 0.74 to 1.1 angstrom in any organic molecule."""
+    if not set(dataset.numbers.tolist()) <= _ORGANIC or not (dataset.numbers == 1).any():
+        return None
+    first = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, min(_FEW_FRAMES, len(dataset))).round()]
+    bonds = [_bonds_of_hydrogen(structure) for structure in first if not structure.pbc.any() and len(structure) > 1]
+    every = np.concatenate([np.zeros(0), *bonds])
+    if not len(every):
+        return None
+    typical = float(np.median(every))
+    for unit, (low, high) in _HYDROGEN_BONDS.items():
+        if low < typical < high:
+            message = f"the bond of hydrogen is {typical:.3g}: positions look like {unit}. Convert them to angstrom."
+            return Finding("length_unit", message)
+    return None
+
+
+def odd_forces(dataset: Dataset) -> Finding | None:
+    """Frames whose own forces have another sign or unit than those of the frames around them."""
+    if dataset.forces is None:
+        return None
+    odd, factor = contradicted_forces(dataset)
+    if not odd.any():
+        return None
+    message = (
+        f"forces that fit the energies of close frames only if they are taken {np.median(factor[odd]):.3g} times, "
+        "while the rest of the file fits: another sign or unit. Recompute these frames or leave them out."
+    )
+    return _finding(dataset, "odd_forces", message, odd)
+
+
+def odd_energies(dataset: Dataset) -> Finding | None:
+    """Frames whose energy does not fit those of close frames and the forces between them."""
+    if dataset.forces is None:
+        return None
+    odd, offset = contradicted_energies(dataset)
+    if not odd.any():
+        return None
+    message = (
+        f"energies that are off by {np.median(np.abs(offset[odd])):.3g} eV from what close frames and the forces "
+        "between say: labels exchanged, or a calculation that did not converge. Recompute them or leave them out."
+    )
+    return _finding(dataset, "odd_energies", message, odd)
+
+
 def atomic_energy_ev(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     """All-electron energy of a free neutral atom in eV, good to 1 % from carbon on and 8 % for hydrogen.
 
@@ -242,6 +315,17 @@ def shared_copies(dataset: Dataset, parts: Split) -> Finding | None:
         "copies of one geometry in two parts of the split. Drop duplicates or split with training.data.splits.split."
     )
     return _finding(dataset, "shared_copies", message, shared)
+
+
+def _likeliest(*findings: Finding | None) -> list[Finding]:
+    """The one that names most frames: a wrong force makes some energies look wrong, and the other way round."""
+    return sorted((f for f in findings if f), key=lambda f: -len(f.frames))[:1]
+
+
+def _bonds_of_hydrogen(structure: Structure) -> NDArray[np.float64]:
+    """Distance of each hydrogen atom to the nearest atom."""
+    distances = cKDTree(structure.positions).query(structure.positions[structure.numbers == 1], k=2)[0]
+    return np.asarray(distances[:, 1])
 
 
 def _likely_unit(agreement: ForceAgreement) -> str:

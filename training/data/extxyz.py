@@ -1,5 +1,6 @@
 """Extended xyz, through ASE: energy, forces (-dE/dr) and stress (tensile positive) of molecules and crystals."""
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.data.provenance import Provenance
 
 EnergyUnit = Literal["eV", "hartree", "kcal/mol"]
 _EV: Final[dict[EnergyUnit, float]] = {"eV": 1.0, "hartree": HARTREE_EV, "kcal/mol": KCAL_MOL_EV}
+_FEWEST_COLUMNS: Final = 4
 _VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -93,10 +95,30 @@ def _frames(path: Path) -> list[Atoms]:
     try:
         frames = list(iread(path, index=":", format="extxyz"))
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise UnreadableData(f"{path} is not extended xyz: {error}") from None
+        raise UnreadableData(f"{path} is not extended xyz{_where_it_breaks(path)}: {error}") from None
     if not frames:
         raise UnreadableData(f"{path} has no frames.")
     return frames
+
+
+def _where_it_breaks(path: Path) -> str:
+    """The first frame that has not as many lines as it says, or whose atoms are not a symbol and numbers."""
+    frame = line = 0
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+            while head := lines.readline():
+                line += 1
+                place = f" (frame {frame}, line {line})"
+                if not head.strip().isdigit():
+                    return place
+                atoms = [lines.readline() for _ in range(int(head) + 1)][1:]
+                broken = next((i for i, atom in enumerate(atoms) if len(atom.split()) < _FEWEST_COLUMNS), None)
+                if broken is not None:
+                    return f" (frame {frame}, line {line + broken + 2})"
+                frame, line = frame + 1, line + int(head) + 1
+    except (OSError, EOFError, UnicodeDecodeError):
+        return f" (after frame {frame})"
+    return ""
 
 
 def _label(atoms: Atoms, names: Sequence[str]) -> Any:

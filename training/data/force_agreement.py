@@ -1,7 +1,8 @@
 """Do the forces fit the energies? Finite differences between close frames, before any model exists."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,51 @@ class ForceAgreement:
         )
 
 
+class Pairs(NamedTuple):
+    """Pairs of close frames.
+
+    Attributes:
+        first: frame of the data set [p].
+        second: likewise.
+        step: distance of the two in 3N dimensions, after superposition, angstrom [p].
+        energy: of the second less that of the first, eV [p].
+        along_first: the first's force along the way to the second, F dr, eV [p].
+        along_second: the second's force along the same way, eV [p].
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    step: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    along_first: NDArray[np.float64]
+    along_second: NDArray[np.float64]
+
+    @property
+    def work(self) -> NDArray[np.float64]:
+        """What the energy should change by: the trapezoid rule along the way, eV [p]."""
+        return np.asarray(-0.5 * (self.along_first + self.along_second))
+
+    def some(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "Pairs":
+        """These pairs."""
+        numbers = (each[chosen] for each in self[2:])
+        return Pairs(self.first[chosen], self.second[chosen], *numbers)
+
+
+def close_frames(dataset: Dataset, neighbours: int = 1) -> Pairs:
+    """Pairs of frames of the same atoms that lie at most 0.6 angstrom apart; their forces must be known.
+
+    Args:
+        dataset: at most 3,000 of its frames are looked at.
+        neighbours: how many of its nearest frames a molecule is compared with, beside its successor.
+    """
+    if dataset.forces is None:
+        raise ValueError("the data have no forces")
+    found = [_differences(dataset, dataset.forces, frames, neighbours) for frames in _same_atoms(dataset)]
+    frame, number = np.zeros(0, np.int64), np.zeros(0)
+    pairs = _joined([Pairs(frame, frame, number, number, number, number), *found])
+    return pairs.some((pairs.step > _MIN_STEP_ANGSTROM) & (pairs.step < _MAX_STEP_ANGSTROM))
+
+
 def force_agreement(dataset: Dataset) -> ForceAgreement | None:
     """Compare energy differences of close frames with the mean of their forces along the way between them.
 
@@ -59,14 +105,20 @@ def force_agreement(dataset: Dataset) -> ForceAgreement | None:
     """
     if dataset.forces is None:
         return None
-    differences = [_differences(dataset, dataset.forces, frames) for frames in _same_atoms(dataset)]
-    table = np.concatenate([np.zeros((0, 3)), *differences])
-    step, energy, work = table[_short_steps(table[:, 0])].T
+    pairs = close_frames(dataset)
+    pairs = pairs.some(_short_steps(pairs.step))
+    step, energy, work = pairs.step, pairs.energy, pairs.work
     if len(step) < _FEWEST_PAIRS or not work.any() or not energy.any():
         return None
     product = float(work @ energy)
     correlation = product / float(np.linalg.norm(work) * np.linalg.norm(energy))
     return ForceAgreement(len(step), product / float(work @ work), correlation, float(np.median(step)))
+
+
+def _joined(found: Sequence[Pairs]) -> Pairs:
+    first, second = (np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("first", "second"))
+    numbers = (np.concatenate([getattr(pairs, name) for pairs in found]) for name in Pairs._fields[2:])
+    return Pairs(first, second, *numbers)
 
 
 def _same_atoms(dataset: Dataset) -> list[NDArray[np.int64]]:
@@ -78,30 +130,33 @@ def _same_atoms(dataset: Dataset) -> list[NDArray[np.int64]]:
     return [np.array(frames, np.int64) for frames in batches.values() if len(frames) > 1]
 
 
-def _differences(dataset: Dataset, forces: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rows of step (angstrom), energy difference and -mean(F) dr, for pairs of these frames."""
+def _differences(dataset: Dataset, forces: NDArray[np.float64], frames: NDArray[np.int64], neighbours: int) -> Pairs:
+    """Pairs among frames of the same atoms."""
     rows = dataset.offsets[frames][:, None] + np.arange(dataset.sizes[frames[0]])
     positions, force, energy = dataset.positions[rows], forces[rows], dataset.energy[frames]
     if dataset.pbc[frames[0]].any():
         first, second = _successors_in_cell(dataset, frames)
         move = _centred(_nearest_image(dataset, frames[first], positions[second] - positions[first]))
-        mean_force = 0.5 * (force[first] + force[second])
+        force_second = force[second]
     else:
-        first, second = _close_molecules(positions)
+        first, second = _close_molecules(positions, neighbours)
         turn = _rotations(positions[second], positions[first])
         move = _centred(positions[second]) @ turn - _centred(positions[first])
-        mean_force = 0.5 * (force[first] + force[second] @ turn)
-    work = -(mean_force * move).sum(axis=(1, 2))
-    return np.stack([np.linalg.norm(move, axis=(1, 2)), energy[second] - energy[first], work], axis=1)
+        force_second = force[second] @ turn
+    along = ((each * move).sum(axis=(1, 2)) for each in (force[first], force_second))
+    step = np.linalg.norm(move, axis=(1, 2))
+    return Pairs(frames[first], frames[second], step, energy[second] - energy[first], *along)
 
 
-def _close_molecules(positions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each frame with its successor and with its nearest frame, each pair once."""
+def _close_molecules(positions: NDArray[np.float64], neighbours: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each frame with its successor and with its nearest frames, each pair once."""
     count, shape = len(positions), inverse_distances(positions)
     shape = shape[:, :: max(1, shape.shape[1] // _MOST_DISTANCES)]
-    nearest = cKDTree(shape).query(shape, k=2)[1]
+    few = min(neighbours + 1, count)
+    nearest = cKDTree(shape).query(shape, k=few)[1].reshape(count, few)
+    near = np.stack([np.repeat(np.arange(count), few), nearest.reshape(-1)], axis=1)
     successor = np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)
-    pairs = np.unique(np.sort(np.concatenate([successor, nearest.reshape(count, 2)]), axis=1), axis=0)
+    pairs = np.unique(np.sort(np.concatenate([successor, near]), axis=1), axis=0)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     return pairs[:, 0], pairs[:, 1]
 
@@ -138,7 +193,6 @@ def _rotations(moving: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
 
 
 def _short_steps(step: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Pairs that moved, by at most 0.6 angstrom; of these the shorter half, if that leaves enough."""
-    usable = np.flatnonzero((step > _MIN_STEP_ANGSTROM) & (step < _MAX_STEP_ANGSTROM))
-    order: NDArray[np.int64] = usable[np.argsort(step[usable], kind="stable")]
+    """The shorter half of the pairs, if that leaves enough."""
+    order: NDArray[np.int64] = np.argsort(step, kind="stable")
     return order[: max(_FEWEST_PAIRS, len(order) // 2)]

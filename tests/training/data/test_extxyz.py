@@ -1,4 +1,5 @@
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,22 @@ def test_an_energy_cut_is_above_the_lowest_frame_of_the_formula(tmp_path: Path, 
     frames = [labelled(Atoms("H", [[i, 0, 0]]), energy=float(i)) for i in range(4)]
     write(tmp_path / "h.xyz", frames, format="extxyz")
     assert len(read_extxyz(tmp_path / "h.xyz", provenance, max_energy_ev=1.5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (lambda lines: [*lines[:7], "1.0 2.0\n", *lines[8:]], "frame 1, line 8"),
+        (lambda lines: [*lines[:5], "no number\n", *lines[6:]], "frame 1, line 6"),
+        (lambda lines: lines[:-1], "frame 2, line 15"),
+    ],
+    ids=["a row cut short", "a count that is none", "an end that is missing"],
+)
+def test_a_damaged_frame_is_named_with_its_line(
+    tmp_path: Path, provenance: Provenance, damage: Callable[[list[str]], list[str]], place: str
+) -> None:
+    frame = ["3\n", 'Properties=species:S:1:pos:R:3 energy=1.0 pbc="F F F"\n']
+    frame += ["O 0 0 0\n", "H 1 0 0\n", "H 0 1 0\n"]
+    (tmp_path / "a.xyz").write_text("".join(damage(frame * 3)))
+    with pytest.raises(UnreadableData, match=place):
+        read_extxyz(tmp_path / "a.xyz", provenance)
