@@ -1,7 +1,7 @@
 """A trained model that asks to be admitted: what a pipeline knows of it, before anything is exported."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -120,6 +120,7 @@ class Candidate:
         environments: surroundings of the training atoms; None for no verdict on surroundings.
         forces_against: what held-out forces were compared with.
         energy_is: what the energy means, as on the card.
+        figures: SVG by name, for the card beside its own plots.
         properties: of matter, beside those of the reference.
     """
 
@@ -141,6 +142,7 @@ class Candidate:
     environments: Environments | None = None
     forces_against: str = "labels"
     energy_is: Literal["potential energy", "free energy"] = "potential energy"
+    figures: Mapping[str, str] = field(default_factory=dict)
     properties: Sequence[Property] = ()
 
 

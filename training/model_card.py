@@ -9,6 +9,7 @@ from training.calibration import NOMINAL
 from training.candidate import Candidate, HeldOut, reference_energies
 from training.report.figures import Scatter, Spread, batching, calibration, parity
 
+_PLACED: Final = {"parity", "batching", "calibration"}
 BAR: Final = r"\|"
 
 
@@ -34,7 +35,7 @@ def _plots(card: ModelCard, candidate: Candidate) -> dict[str, str]:
         if test.forces is not None and committee.forces is not None:
             quantities.append(Spread("forces", "eV/Å", *test.forces, committee.forces.scale))
         plots["calibration"] = calibration(quantities, committee.members)
-    return plots
+    return plots | dict(candidate.figures)
 
 
 def _parity(test: HeldOut, references: dict[str, float]) -> str:
@@ -68,6 +69,7 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield "## Errors on data it never saw"
     yield _metrics_table(card.metrics, card.compared_with)
     yield from (f"{other.name}: {other.notes}" for other in card.compared_with if other.notes)
+    yield from (f"![{name}]({name}.svg)" for name in plots if name not in _PLACED)
     yield "![parity](parity.svg)"
     if card.properties:
         yield "## Properties beside those of the reference"

@@ -150,6 +150,7 @@ def test_the_candidate_says_what_a_bead_is_and_that_the_energy_is_a_free_one(run
     assert [s.kelvin for s in candidate.domain.states] == [300, 600]
     assert candidate.domain.formulas is None
     assert candidate.test.energy is None
+    assert all(svg.startswith("<svg") for svg in candidate.figures.values())
     assert candidate.test.some(3).force_labels is not None
     names = {metric.name for metric in candidate.metrics}
     assert {"forces RMSE", "E_RDF (300 K, 0.9 g/cm3)", "R2 of forces (600 K, 0.7 g/cm3)"} <= names

@@ -17,6 +17,7 @@ from training.environments import fit_environments
 from training.evaluation import force_metrics
 from training.out_of_domain import surroundings
 from training.pipelines.coarse_graining import PREDICTIONS, CoarseGrainingConfig, Liquid, r_squared, read_liquid
+from training.report.coarse import angular_figure, radial_figure, read_coarse
 
 PAIR: Final = "pair spline, same frames and prior"
 HALVES: Final = "two halves of the atoms' frames"
@@ -30,7 +31,7 @@ CITATION: Final = [
 def coarse_candidate(run: Run, folder: Path, licence: str) -> Candidate:
     """Everything the gate and the card need of a coarse-graining run."""
     config = CoarseGrainingConfig.model_validate(run.record["config"])
-    liquid = read_liquid(config)
+    liquid, finished = read_liquid(config), read_coarse(folder)
     cutoff = config.network.cutoff_angstrom
     train, held_out = liquid.parts["train"].structures, liquid.parts["valid"].structures
     environments = fit_environments(train, held_out, config.network.elements, cutoff)
@@ -61,6 +62,7 @@ def coarse_candidate(run: Run, folder: Path, licence: str) -> Candidate:
         citation=CITATION,
         environments=environments,
         energy_is="free energy",
+        figures={"radial": radial_figure(finished), "angular": angular_figure(finished)},
     )
 
 
