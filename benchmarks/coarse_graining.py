@@ -31,7 +31,7 @@ from contract.graphs import build_graph
 from contract.repository import sha256_of
 from training.checkpoint import Run, load_run, save_run
 from training.coarse.dynamics import BeadForces, DynamicsConfig, NetworkForces
-from training.coarse.frames import BeadFrames, State
+from training.coarse.frames import BeadFrames, State, read_frames
 from training.pipelines.coarse_graining import (
     Arrangement,
     CoarseGrainingConfig,
@@ -40,9 +40,9 @@ from training.pipelines.coarse_graining import (
     fit_network,
     fit_pair,
     joined,
+    liquid_of,
     noise_floor,
     r_squared,
-    read_liquid,
     simulated,
 )
 
@@ -62,8 +62,9 @@ Result = dict[str, Any]
 
 
 class Truth(NamedTuple):
-    """What the arms are compared with: all frames, the test frames, and how the atoms are arranged at each state."""
+    """All frames as read and in parts, the test frames, and how the atoms are arranged at each state."""
 
+    read: BeadFrames
     frames: BeadFrames
     test: BeadFrames
     arranged: list[Arrangement]
@@ -152,14 +153,15 @@ def _prepared() -> tuple[CoarseGrainingConfig, Liquid, Truth]:
         raise SystemExit(
             f"{config.data.path} is missing: understudy sample training/configs/methanol-frames-small.yaml"
         )
-    liquid = read_liquid(config)
+    read = read_frames(config.data.path)
+    liquid = liquid_of(config, read)
     frames = joined(liquid)
     known = [arranged(frames, s, config.r_max_angstrom, config.bins) for s in range(len(liquid.states))]
-    return config, liquid, Truth(frames, liquid.parts["test"], known)
+    return config, liquid, Truth(read, frames, liquid.parts["test"], known)
 
 
 def _trained(arm: str, seed: int, a: int, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> Result:
-    forces, seconds = _force_field(arm, seed, liquid.states[a], config)
+    forces, seconds = _force_field(arm, seed, liquid.states[a], config, truth.read)
     how = config.model_copy(update={"dynamics": DynamicsConfig(**DYNAMICS, seed=seed)})
     result: Result = {"arm": arm, "seed": seed, "trained_at": a, "cpu_seconds": seconds, "broke": []}
     result |= {name: [] for name in (*ERRORS, "R2")}
@@ -173,7 +175,9 @@ def _trained(arm: str, seed: int, a: int, config: CoarseGrainingConfig, liquid: 
     return result
 
 
-def _force_field(arm: str, seed: int, state: State, config: CoarseGrainingConfig) -> tuple[BeadForces, float]:
+def _force_field(
+    arm: str, seed: int, state: State, config: CoarseGrainingConfig, frames: BeadFrames
+) -> tuple[BeadForces, float]:
     """An arm trained at one state, and the CPU seconds that it took."""
     network = config.network.model_copy(update={**ARMS[arm], "members": 1})
     own = config.model_copy(
@@ -183,7 +187,7 @@ def _force_field(arm: str, seed: int, state: State, config: CoarseGrainingConfig
             "fit": config.fit.model_copy(update={"seed": seed, "max_epochs": EPOCHS, "termination_patience": EPOCHS}),
         }
     )
-    liquid = read_liquid(own)
+    liquid = liquid_of(own, frames)
     if arm == "pair":
         return fit_pair(own, liquid).forces, 0.0
     folder = FOLDER / f"{arm}-{state.slug}-{seed}"

@@ -147,8 +147,12 @@ def train_coarse_graining(config: CoarseGrainingConfig, folder: Path) -> Run:
 
 
 def read_liquid(config: CoarseGrainingConfig) -> Liquid:
-    """Read the frames, part them by blocks of time, and fit the prior to the training part."""
-    frames = read_frames(config.data.path)
+    """Read the frames, part them and fit the prior."""
+    return liquid_of(config, read_frames(config.data.path))
+
+
+def liquid_of(config: CoarseGrainingConfig, frames: BeadFrames) -> Liquid:
+    """Part frames by blocks of time, those of the chosen states alone, and fit the prior to the training part."""
     if config.data.states is not None:
         chosen = frames.of_states(config.data.states)
         state = np.array([config.data.states.index(frames.states[s]) for s in chosen.state])
