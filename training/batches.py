@@ -40,9 +40,22 @@ class LabelledGraphs:
         self, size: int, generator: np.random.Generator | None = None, device: str = "cpu"
     ) -> Iterator[tuple[Batch, Labels]]:
         """All frames in batches of `size`: shuffled by the generator, or in order without one."""
+        yield from self.shares(size, generator, device)
+
+    def shares(
+        self,
+        size: int,
+        generator: np.random.Generator | None = None,
+        device: str = "cpu",
+        place: int = 0,
+        processes: int = 1,
+    ) -> Iterator[tuple[Batch, Labels]]:
+        """Of each such batch, the part of one of several processes; frames that do not suffice for all are left out."""
         order = np.arange(len(self)) if generator is None else generator.permutation(len(self))
         for start in range(0, len(order), size):
-            yield self.take(order[start : start + size], device)
+            chosen = order[start : start + size]
+            if len(chosen) >= processes:
+                yield self.take(chosen[place::processes], device)
 
     def take(self, chosen: NDArray[np.integer[Any]], device: str = "cpu") -> tuple[Batch, Labels]:
         """The frames at these indices as one batch."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from contract.repository import StoredModel
+from training import processes
 from training.errors import NotReady
 from training.networks.hipnn import HipNN
 from training.networks.potential import Potential, network_of
@@ -38,7 +39,9 @@ class HipNNRun(Run):
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write a run; each file is complete or absent."""
+    """Write a run; each file is complete or absent. Of several processes, the first one writes it."""
+    if not processes.is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(run.network, folder / WEIGHTS)
     write_json(folder / "network.json", run.network.config.model_dump())

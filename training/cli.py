@@ -31,17 +31,23 @@ def train(
     runs: RunsOption = Path("runs"),
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
 ) -> None:
-    """Train a model from a configuration and write a report; an interrupted run goes on where it was."""
+    """Train a model from a configuration and write a report; an interrupted run goes on where it was.
+
+    On several GPUs or CPUs: torchrun --nproc-per-node 2 -m understudy train CONFIG.
+    """
     import torch
 
+    from training import processes
     from training.pipelines.registry import read_config, train_run
     from training.report import write_report
 
     torch.set_num_threads(threads)
-    with _plain_errors():
+    with _plain_errors(), processes.joined():
         settings = read_config(config)
         folder = runs / settings.name
         train_run(settings, folder)
+        if not processes.is_first():
+            return
         report = write_report(folder)
     _say(f"trained {settings.name}: {folder}")
     _say(f"report: {report}")

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.card import Metric
+from training import processes
 from training.batches import LabelledGraphs
 from training.data.strata import strata_of
 from training.networks.exportable import member
@@ -97,6 +98,8 @@ def save_predictions(
         prepared: the data, parted.
         stand_in: by part, forces to compare with where the data have none.
     """
+    if not processes.is_first():
+        return
     arrays: dict[str, NDArray[Any]] = {}
     for part in ("valid", "test"):
         labelled = prepared.part(part)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
+from training import processes
 from training.batches import LabelledGraphs
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.networks.hipnn import HipNN
-from training.objectives.losses import ObjectiveFunction
+from training.networks.hipnn import Batch, HipNN
+from training.objectives.losses import Labels, Objective, ObjectiveFunction
 from training.schedule import Plateau, cosine
 
 
@@ -83,7 +84,7 @@ def fit(
         The learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State.start(network.to(config.device), config, folder / "checkpoint.pt")
+    state = State.start(network.to(config.device), config, folder / "checkpoint.pt")
     with _progress() as progress:
         bar = progress.add_task(title, total=config.max_epochs, completed=len(state.history), note=state.note())
         while not state.finished(config):
@@ -94,11 +95,23 @@ def fit(
     return state.history
 
 
-class _State:
+class _Stepper(nn.Module):
+    """What is asked of a network in a step, as a forward pass: DistributedDataParallel watches those."""
+
+    def __init__(self, network: HipNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, objective: ObjectiveFunction, batch: Batch, labels: Labels) -> Objective:
+        return objective(self.network, batch, labels)
+
+
+class State:
     """Everything that changes during a fit."""
 
     def __init__(self, network: HipNN, config: FitConfig) -> None:
         self.network = network
+        self.stepper = processes.in_step(_Stepper(network))
         self.average = copy.deepcopy(network)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
         self.plateau = Plateau(config.batch_size, config.learning_rate)
@@ -107,9 +120,10 @@ class _State:
         self.steps = 0
 
     @classmethod
-    def start(cls, network: HipNN, config: FitConfig, checkpoint: Path) -> "_State":
+    def start(cls, network: HipNN, config: FitConfig, checkpoint: Path) -> "State":
+        """A new fit, or the one that was interrupted."""
         state = cls(network, config)
-        stored = load_checkpoint(checkpoint)
+        stored = processes.as_the_first_has_it(load_checkpoint(checkpoint) if processes.is_first() else None)
         if stored is not None:
             state.network.load_state_dict(stored["network"])
             state.average.load_state_dict(stored["average"])
@@ -121,6 +135,9 @@ class _State:
         return state
 
     def save(self, folder: Path) -> None:
+        """Write the checkpoint and the learning curve."""
+        if not processes.is_first():
+            return
         save_checkpoint(
             folder / "checkpoint.pt",
             {
@@ -141,6 +158,7 @@ class _State:
     def run_epoch(
         self, objective: ObjectiveFunction, train: LabelledGraphs, validation: Validation, config: FitConfig
     ) -> None:
+        """All frames once, and what that changed."""
         cpu, wall, epoch = time.process_time(), time.perf_counter(), len(self.history)
         generator = np.random.default_rng((config.seed, epoch))
         rate = self.plateau.learning_rate
@@ -149,20 +167,24 @@ class _State:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         losses = [
-            self._step(objective, batch, labels, config)
-            for batch, labels in train.batches(self.plateau.batch_size, generator, config.device)
+            self.step(objective, batch, labels, config)
+            for batch, labels in train.shares(
+                self.plateau.batch_size, generator, config.device, processes.place(), processes.count()
+            )
         ]
-        value = validation(self.average)
+        value = processes.as_the_first_has_it(validation(self.average))
         before = self.history[-1] if self.history else Epoch(-1, 0, 0, 0, 0, 0.0, 0.0)
         self.history.append(
-            Epoch(
-                epoch,
-                float(np.mean(losses)),
-                value,
-                self.plateau.batch_size,
-                rate,
-                before.cpu_seconds + time.process_time() - cpu,
-                before.wall_seconds + time.perf_counter() - wall,
+            processes.as_the_first_has_it(
+                Epoch(
+                    epoch,
+                    float(np.mean(losses)),
+                    value,
+                    self.plateau.batch_size,
+                    rate,
+                    before.cpu_seconds + time.process_time() - cpu,
+                    before.wall_seconds + time.perf_counter() - wall,
+                )
             )
         )
         largest = config.max_batch_size if config.schedule == "plateau" else config.batch_size
@@ -172,9 +194,10 @@ class _State:
         if self.plateau.best_epoch == epoch:
             self.best_weights = copy.deepcopy(self.average.state_dict())
 
-    def _step(self, objective: ObjectiveFunction, batch: object, labels: object, config: FitConfig) -> float:
+    def step(self, objective: ObjectiveFunction, batch: Batch, labels: Labels, config: FitConfig) -> float:
+        """One step of the optimiser and of the running average; the loss before it."""
         self.optimiser.zero_grad()
-        result = objective(self.network, batch, labels)  # type: ignore[arg-type]
+        result: Objective = self.stepper(objective, batch, labels)
         result.surrogate.backward()  # type: ignore[no-untyped-call]
         limit = config.gradient_clip * math.sqrt(self.network.config.members)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
@@ -190,6 +213,7 @@ class _State:
         torch._foreach_lerp_(averaged, current, 1.0 - decay)
 
     def finished(self, config: FitConfig) -> bool:
+        """Whether a limit was reached."""
         if not self.history:
             return False
         over = self.history[-1].cpu_seconds > 60.0 * config.max_cpu_minutes
@@ -197,6 +221,7 @@ class _State:
         return over or bored or len(self.history) >= config.max_epochs
 
     def note(self) -> str:
+        """For the progress bar."""
         if not self.history:
             return ""
         last = self.history[-1]
@@ -205,6 +230,7 @@ class _State:
 
 
 def _progress() -> Progress:
+    """A bar, of the first of several processes."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -213,4 +239,5 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
+        disable=not processes.is_first(),
     )

@@ -16,7 +16,7 @@ from contract.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL_EV
 from training.data.dataset import Dataset
 from training.data.errors import DataError
 from training.data.fingerprints import close_pairs, fingerprints
-from training.data.force_agreement import ForceAgreement, force_agreement
+from training.data.force_agreement import ForceAgreement, close_frames, force_agreement
 from training.data.outliers import FARTHEST_EV_PER_ATOM, beyond_binding, contradicted_energies, contradicted_forces
 from training.data.splits import Split
 
@@ -30,6 +30,9 @@ _SLOPE_TOLERANCE: Final = 0.1
 _SMALLEST_VOLUME: Final = 1e-3
 _DEEPEST: Final = 1.5
 _FEW_FRAMES: Final = 200
+_FEWEST_PAIRS: Final = 10
+_MOSTLY: Final = 0.2
+_TINY_EV: Final = 1e-9
 _ORGANIC: Final = frozenset({1, 6, 7, 8, 9, 15, 16, 17})
 _HYDROGEN_BONDS: Final = {"bohr": (1.5, 2.3), "nanometres": (0.06, 0.13)}
 _KJ_MOL_EV: Final = KCAL_MOL_EV / 4.184
@@ -118,7 +121,6 @@ def inspect(dataset: Dataset) -> list[Finding]:
         force_labels(dataset),
     )
     found = [f for f in meaning if f]
-    # A file that is wrong as a whole would make its few right frames look odd.
     return found or _likeliest(odd_forces(dataset), odd_energies(dataset))
 
 
@@ -238,7 +240,7 @@ def length_unit(dataset: Dataset) -> Finding | None:
 
 def odd_forces(dataset: Dataset) -> Finding | None:
     """Frames whose own forces have another sign or unit than those of the frames around them."""
-    if dataset.forces is None:
+    if not _fits_as_a_whole(dataset):
         return None
     odd, factor = contradicted_forces(dataset)
     if not odd.any():
@@ -252,7 +254,7 @@ def odd_forces(dataset: Dataset) -> Finding | None:
 
 def odd_energies(dataset: Dataset) -> Finding | None:
     """Frames whose energy does not fit those of close frames and the forces between them."""
-    if dataset.forces is None:
+    if not _fits_as_a_whole(dataset):
         return None
     odd, offset = contradicted_energies(dataset)
     if not odd.any():
@@ -315,6 +317,15 @@ def shared_copies(dataset: Dataset, parts: Split) -> Finding | None:
         "copies of one geometry in two parts of the split. Drop duplicates or split with training.data.splits.split."
     )
     return _finding(dataset, "shared_copies", message, shared)
+
+
+def _fits_as_a_whole(dataset: Dataset) -> bool:
+    """Whether forces fit energies between most close frames; else the few right ones would look odd."""
+    if dataset.forces is None:
+        return False
+    pairs = close_frames(dataset)
+    apart = np.abs(pairs.energy - pairs.work) / np.maximum(np.abs(pairs.energy) + np.abs(pairs.work), _TINY_EV)
+    return len(apart) >= _FEWEST_PAIRS and float(np.median(apart)) < _MOSTLY
 
 
 def _likeliest(*findings: Finding | None) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from training import processes
 from training.networks.hipnn import Batch, HipNN
 
 RMSE_GUARD = 1e-16
@@ -42,15 +43,17 @@ ObjectiveFunction = Callable[[HipNN, Batch, Labels], Objective]
 def rmse_plus_mae(error: Tensor, weight: Tensor | None = None) -> Tensor:
     """RMSE + MAE of each member, summed over members: the loss of this family of codes, in the unit of the error.
 
+    Of several processes (training/processes.py), over the errors of all.
+
     Args:
         error: [M, X], prediction minus target.
         weight: [M, X] or None.
     """
     if weight is None:
         weight = torch.ones_like(error)
-    total = weight.sum(dim=1).clamp_min(1e-12)
-    mean_square = (weight * error * error).sum(dim=1) / total
-    mean_absolute = (weight * error.abs()).sum(dim=1) / total
+    sums = torch.stack([weight.sum(dim=1), (weight * error * error).sum(dim=1), (weight * error.abs()).sum(dim=1)])
+    count, square, size = processes.total(sums).unbind()
+    mean_square, mean_absolute = square / count.clamp_min(1e-12), size / count.clamp_min(1e-12)
     return (torch.sqrt(mean_square + RMSE_GUARD) + mean_absolute).sum()
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, TypeAdapter
 
+from training import processes
 from training.checkpoint import Run
 from training.pipelines.coarse_graining import CoarseGrainingConfig, train_coarse_graining
 from training.pipelines.committee import CommitteeConfig, train_committee
@@ -31,9 +32,10 @@ def read_config(path: Path) -> AnyConfig:
 
 
 def train_run(config: AnyConfig, folder: Path) -> Run:
-    """Run the pipeline that the configuration names."""
+    """Run the pipeline that the configuration names, in this process or in several (training/processes.py)."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    if processes.is_first():
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     if isinstance(config, CommitteeConfig):
         return train_committee(config, folder)
     if isinstance(config, CoarseGrainingConfig):
