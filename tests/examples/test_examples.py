@@ -68,6 +68,16 @@ def test_relaxation_and_dynamics_conserve_energy(project: Path, gateway: str, mo
     assert "in the model's domain: True" in shown
 
 
+def test_beads_of_methanol_keep_the_distance_of_their_first_shell(project: Path, gateway: str) -> None:
+    if not (project / "model_repo" / "methanol-cg").is_dir():
+        pytest.skip("methanol-cg is not in this model_repo")
+    shown = run(project, gateway, "examples/coarse_grained_md.py")
+    rows = {float(r): float(g) for r, g in re.findall(r"r ([0-9.]+) angstrom +g +([0-9.]+)", shown)}
+    assert rows[2.75] < 0.2
+    assert max(rows.values()) > 1.2
+    assert "S stands for one molecule CH3OH" in shown
+
+
 def test_many_structures_grow_more_uncertain_the_further_they_are_displaced(project: Path, gateway: str) -> None:
     shown = run(project, gateway, "examples/many_structures.py")
     rows = re.findall(r"([0-9.]+) angstrom +(-?[0-9.]+) eV +([0-9.]+) eV +(True|False)", shown)
