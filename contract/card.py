@@ -2,9 +2,9 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contract.errors import InvalidCard
 from contract.layout import is_companion
@@ -25,6 +25,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound="Card")
 
 
 class DataSource(_Part):
@@ -173,6 +176,7 @@ class Committee(_Part):
     forces: Calibration | None = Field(
         None, description="of each component; null where no forces were held out: then the scale of the energy is used"
     )
+    log_permeability: Calibration | None = Field(None, description="of its natural logarithm, for models of flow")
 
     @property
     def energy_scale(self) -> float:
@@ -273,23 +277,31 @@ class Check(_Part):
         return self.measured <= self.bound
 
 
-class ModelCard(_Part):
-    """A served model. Written by the gate, read by everyone."""
+class FlowDomain(_Part):
+    """The porous media that a model of flow was trained on; outside them an answer is flagged."""
+
+    porosity: tuple[float, float] = Field(description="of the whole image, smallest and largest in training")
+    length_scale_voxels: tuple[float, float] = Field(
+        description="square root of the mean over the pores of (distance to the wall - 1/2)^2, likewise"
+    )
+    lengths_voxels: tuple[int, int] = Field(description="shortest and longest side of a training image")
+    families: list[str] = Field(min_length=1, description="kinds of media")
+    ends: str = Field(description="how the image goes on at its faces, in training and in every answer")
+    log_std_in: float = Field(gt=0, description="std of log permeability below which an answer is in the domain")
+    log_std_out: float = Field(gt=0, description="the same above which it is out of it")
+    description: str
+
+
+class Card(_Part):
+    """What the card of every family says."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
     version: Version
-    family: Literal["potential"]
     purpose: str
     architecture: dict[str, str | int | float | bool | list[int] | list[float] | list[list[int]] | dict[str, float]]
-    energy_is: Literal["potential energy", "free energy"] = Field(
-        "potential energy",
-        description="a free energy is one of the beads at the states of the domain, up to a constant",
-    )
     units: dict[str, str]
     signs: dict[str, str]
-    domain: Domain
-    atomic_reference_ev: dict[str, float] = Field(description="per element, added to the graph's energy in float64")
     data: list[DataSource] = Field(min_length=1)
     split: Split
     metrics: list[Metric] = Field(min_length=1)
@@ -297,9 +309,7 @@ class ModelCard(_Part):
     properties: list[Property] = Field(default_factory=list, description="that no label states, computed alike of both")
     committee: Committee
     training: Training
-    teacher: Teacher | None = None
     batching: BatchingCurve
-    max_slots: int = Field(gt=0, description="neighbour slots above which a request is refused")
     checks: list[Check] = Field(min_length=1)
     files: list[ModelFile] = Field(min_length=1)
     exporter: dict[str, str]
@@ -307,15 +317,52 @@ class ModelCard(_Part):
     licence: str
     citation: list[str]
 
+    @property
+    def science(self) -> list[str]:
+        """Lines that an answer depends on beside the files: part of the version's digest."""
+        return []
 
-def read_card(path: Path) -> ModelCard:
+
+class ModelCard(Card):
+    """A served potential. Written by the gate, read by everyone."""
+
+    family: Literal["potential"]
+    energy_is: Literal["potential energy", "free energy"] = Field(
+        "potential energy",
+        description="a free energy is one of the beads at the states of the domain, up to a constant",
+    )
+    domain: Domain
+    atomic_reference_ev: dict[str, float] = Field(description="per element, added to the graph's energy in float64")
+    teacher: Teacher | None = None
+    max_slots: int = Field(gt=0, description="neighbour slots above which a request is refused")
+
+    @property
+    def science(self) -> list[str]:
+        """The references that are added outside the graph."""
+        return [f"{element} {energy!r}" for element, energy in sorted(self.atomic_reference_ev.items())]
+
+
+class FieldCard(Card):
+    """A served model of flow through voxel images. Written by the gate, read by everyone."""
+
+    family: Literal["field"]
+    domain: FlowDomain
+    divisor: int = Field(gt=0, description="lengths are padded with solid to a multiple of it")
+    max_voxels: int = Field(gt=0, description="voxels above which a request is refused")
+
+
+AnyCard = ModelCard | FieldCard
+_ANY_CARD: TypeAdapter[AnyCard] = TypeAdapter(Annotated[AnyCard, Field(discriminator="family")])
+
+
+def read_card(path: Path) -> AnyCard:
     """Read and validate card.json.
 
     Raises:
         InvalidCard: naming the file and each field that is missing or wrong.
     """
     try:
-        return ModelCard.model_validate_json(path.read_bytes())
+        return _ANY_CARD.validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InvalidCard(f"{path} does not exist; a model folder needs a card.json") from None
     except ValidationError as error:
@@ -323,16 +370,32 @@ def read_card(path: Path) -> ModelCard:
 
 
 def checked_card(**fields: Any) -> ModelCard:
-    """A new card from its fields.
+    """A new card of a potential from its fields.
 
     Raises:
         InvalidCard: naming each field that is missing or wrong.
     """
+    return _checked(ModelCard, fields)
+
+
+def checked_field_card(**fields: Any) -> FieldCard:
+    """A new card of a model of flow from its fields.
+
+    Raises:
+        InvalidCard: naming each field that is missing or wrong.
+    """
+    return _checked(FieldCard, fields)
+
+
+def _checked(kind: type[C], fields: dict[str, Any]) -> C:
     try:
-        return ModelCard(**fields)
+        return kind(**fields)
     except ValidationError as error:
         raise InvalidCard(f"the card of model '{fields.get('name')}': {_faults(error)}") from None
 
 
 def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    """Each fault by its field; the union's tag, which pydantic puts first, is no field of the card."""
+    tags = ("potential", "field")
+    places = [(e["loc"][1:] if e["loc"][:1] and e["loc"][0] in tags else e["loc"], e["msg"]) for e in error.errors()]
+    return "; ".join(f"{'.'.join(map(str, place))}: {message}" for place, message in places)

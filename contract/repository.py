@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.card import ModelCard, ModelFile, read_card
+from contract.card import AnyCard, FieldCard, ModelCard, ModelFile, read_card
 from contract.errors import (
     DigestMismatch,
     InvalidCard,
@@ -48,9 +48,31 @@ class StoredModel:
         digest: sha256 over the digests of all its files and its card's science (see `model_digest`).
     """
 
-    card: ModelCard
+    card: AnyCard
     folder: Path
     digest: str
+
+    @property
+    def potential_card(self) -> ModelCard:
+        """The card of a potential.
+
+        Raises:
+            InvalidCard: the model is of another family.
+        """
+        if not isinstance(self.card, ModelCard):
+            raise InvalidCard(f"model '{self.card.name}' is of the family '{self.card.family}', not a potential")
+        return self.card
+
+    @property
+    def field_card(self) -> FieldCard:
+        """The card of a model of flow.
+
+        Raises:
+            InvalidCard: the model is of another family.
+        """
+        if not isinstance(self.card, FieldCard):
+            raise InvalidCard(f"model '{self.card.name}' is of the family '{self.card.family}', not of flow")
+        return self.card
 
     def file(self, name: str) -> Path:
         """Path of one of the files on the card, such as "model.onnx".
@@ -112,7 +134,7 @@ class ModelRepository:
             _verify(self.root / place_of(name, entry.path), entry)
         return StoredModel(card, folder / chosen, model_digest(card))
 
-    def publish(self, card: ModelCard, artefacts: Path) -> Path:
+    def publish(self, card: AnyCard, artefacts: Path) -> Path:
         """Put a version into the repository in one step. It is promoted if the model has none that can be served.
 
         Args:
@@ -184,7 +206,7 @@ class ModelRepository:
         with suppress(OSError, RepositoryError):
             _follow(self.root, self._on_top(name))
 
-    def _on_top(self, name: str) -> ModelCard:
+    def _on_top(self, name: str) -> AnyCard:
         """The card of the promoted version."""
         if not _NAME.match(name) or not (self.root / name / "card.json").is_file():
             raise ModelNotFound(f"no model '{name[:64]}' in the repository; it holds: {_listed(self.names())}")
@@ -216,13 +238,13 @@ class ModelRepository:
         _replace(self.root / name / _HISTORY, json.dumps(history) + "\n")
 
 
-def model_digest(card: ModelCard) -> str:
-    """One sha256 for a version: its files in order of path, and the references that are added outside the graph."""
+def model_digest(card: AnyCard) -> str:
+    """One sha256 for a version: its files in order of path, and what else its answers depend on."""
     sha = hashlib.sha256()
     for entry in sorted(card.files, key=lambda f: f.path):
         sha.update(f"{entry.path} {entry.sha256}\n".encode())
-    for element, energy in sorted(card.atomic_reference_ev.items()):
-        sha.update(f"{element} {energy!r}\n".encode())
+    for line in card.science:
+        sha.update(f"{line}\n".encode())
     return sha.hexdigest()
 
 
@@ -251,7 +273,7 @@ def _verify(path: Path, entry: ModelFile) -> None:
         raise DigestMismatch(f"{path} differs from the sha256 on its card; restore it or publish the model again")
 
 
-def _stage(card: ModelCard, artefacts: Path, staged: Path) -> None:
+def _stage(card: AnyCard, artefacts: Path, staged: Path) -> None:
     """Lay out a model's folder, and those of its further graphs, with one version in each.
 
     What lies in the artefacts beside the version's folder belongs to the version too.
@@ -280,14 +302,14 @@ def _add(staged: Path, target: Path, version: str) -> None:
         os.rename(staged, target)
 
 
-def _put_on_top(root: Path, card: ModelCard) -> None:
+def _put_on_top(root: Path, card: AnyCard) -> None:
     """Promote: the card, which is the one step, then what is made from it."""
     folder = root / card.name
     _replace(folder / "card.json", (folder / card.version / "card.json").read_text())
     _follow(root, card)
 
 
-def _follow(root: Path, card: ModelCard) -> None:
+def _follow(root: Path, card: AnyCard) -> None:
     """Make what is made from the card on top, where it is not so already."""
     folder = root / card.name
     made = {folder / "config.pbtxt": triton_config(card)}

@@ -59,6 +59,19 @@ _MEMBER_OUTPUTS: Final = (
 POTENTIAL: Final = Signature(_POTENTIAL_INPUTS, _POTENTIAL_OUTPUTS)
 POTENTIAL_MEMBERS: Final = Signature(_POTENTIAL_INPUTS, (*_POTENTIAL_OUTPUTS, *_MEMBER_OUTPUTS))
 
+FIELD: Final = Signature(
+    (
+        TensorSpec("distance", "float32", ("B", "X", "Y", "Z"), "voxels to the nearest solid, the flow along Z"),
+        TensorSpec("pore", "float32", ("B", "X", "Y", "Z"), "1 in the pores that conduct, 0 elsewhere"),
+    ),
+    (
+        TensorSpec("velocity", "float32", ("B", "X", "Y", "Z"), "voxel^2, along Z times viscosity over driving force"),
+        TensorSpec("member_flow", "float64", ("M", "B"), "voxel^5, each member's velocity summed over the voxels"),
+    ),
+)
+"""X, Y and Z are multiples of what the card calls `divisor`."""
+
 GRAPHS: Final[dict[str, dict[str, Signature]]] = {
     "potential": {"model.onnx": POTENTIAL, "model_members.onnx": POTENTIAL_MEMBERS},
+    "field": {"model.onnx": FIELD},
 }

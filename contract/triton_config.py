@@ -9,7 +9,7 @@ random integers would not be.
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from contract.card import ModelCard
+from contract.card import AnyCard, ModelCard
 from contract.layout import GRAPH, folder_of
 from contract.signatures import BUCKETS, GRAPHS, TRITON_TYPES, Signature, TensorSpec
 
@@ -24,7 +24,7 @@ _QUEUE: Final = f"""dynamic_batching {{
 }}"""
 
 
-def triton_config(card: ModelCard, graph: str = GRAPH) -> str:
+def triton_config(card: AnyCard, graph: str = GRAPH) -> str:
     """config.pbtxt of one graph of a model for Triton's onnxruntime backend on GPUs; free sizes are -1."""
     signature = GRAPHS[card.family][graph]
     return "\n".join(
@@ -38,7 +38,7 @@ def triton_config(card: ModelCard, graph: str = GRAPH) -> str:
             "instance_group [ { kind: KIND_GPU } ]",
             "version_policy { all { } }",
             _QUEUE,
-            *_warmup(card, signature),
+            *(_warmup(card, signature) if isinstance(card, ModelCard) else ()),
             "",
         ]
     )

@@ -34,3 +34,24 @@ POTENTIAL_SIGNS: Final[dict[str, str]] = {
     "forces_std": "the same for each component",
     "stress_std": "the same for each component",
 }
+
+DARCY_M2: Final = 9.869233e-13
+MILLIDARCY_M2: Final = 1e-3 * DARCY_M2
+
+FIELD_UNITS: Final[dict[str, str]] = {
+    "voxel_size": "micrometre",
+    "k_voxel2": "voxel^2",
+    "k_m2": "m^2",
+    "k_mD": "millidarcy",
+    "porosity": "1",
+    "connected_porosity": "1",
+    "throat": "voxel",
+    "velocity": "voxel^2",
+}
+
+FIELD_SIGNS: Final[dict[str, str]] = {
+    "k_voxel2": "mean of the velocity field over all voxels, pores and solid: the superficial velocity of Darcy's law",
+    "velocity": "component along the flow's axis times viscosity over pressure gradient, positive with the flow; "
+    "in m/s: times voxel size squared, times pressure gradient, over viscosity",
+    "axes": "x, y, z are the axes of the array as it is sent, first to last",
+}

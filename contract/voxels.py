@@ -6,13 +6,14 @@ A periodic image goes on as itself at every face.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 Image = NDArray[np.bool_]
+S = TypeVar("S", bound=np.generic)
 
 AXES: Final = ("x", "y", "z")
 FAR: Final = 1e12
@@ -76,13 +77,13 @@ def specific_surface(image: Image) -> float:
     return faces / image.size
 
 
-def padded(image: Image, divisor: int) -> Image:
-    """The image with solid at its high ends, so that every length is a multiple of the divisor."""
+def padded(image: NDArray[S], divisor: int) -> NDArray[S]:
+    """An image, or a field on it, with solid at its high ends, so that lengths are multiples of the divisor."""
     widths = [(0, -length % divisor) for length in image.shape]
     return np.pad(image, widths)
 
 
-def flow_last(field: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def flow_last(field: NDArray[S], axis: int) -> NDArray[S]:
     """The same field with the axis of the flow last, which is how networks see it."""
     return np.ascontiguousarray(np.moveaxis(field, axis, -1))
 

@@ -100,6 +100,12 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(part, path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A record that was written by `write_json`."""
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Store the state of an unfinished fit in one step."""
     part = path.with_name(path.name + ".part")

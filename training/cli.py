@@ -38,17 +38,16 @@ def train(
     import torch
 
     from training import processes
-    from training.pipelines.registry import read_config, train_run
-    from training.report import write_report
+    from training.pipelines.registry import read_config
+    from training.runs import train_and_report
 
     torch.set_num_threads(threads)
     with _plain_errors(), processes.joined():
         settings = read_config(config)
         folder = runs / settings.name
-        train_run(settings, folder)
-        if not processes.is_first():
+        report = train_and_report(settings, folder)
+        if report is None:
             return
-        report = write_report(folder)
     _say(f"trained {settings.name}: {folder}")
     _say(f"report: {report}")
     _say(f"next: understudy publish {settings.name}")
@@ -93,20 +92,19 @@ def publish(
 
     The first version of a model is promoted; a later one waits beside it until an operator promotes it.
     """
-    from training.pipelines.admission import candidate_of
-    from training.publish import publish as admit
+    from training.runs import publish_run
 
     repository = ModelRepository(model_repo)
     with _plain_errors():
-        candidate = candidate_of(runs / name)
-        folder = admit(candidate, repository)
-        version = repository.versions(candidate.name)[-1]
+        folder = publish_run(runs / name, repository)
+        model = folder.name
+        version = repository.versions(model)[-1]
         if promote:
-            repository.promote(candidate.name, version)
-        promoted = repository.promoted(candidate.name)
-    _say(f"published {candidate.name} version {version}: {folder}")
+            repository.promote(model, version)
+        promoted = repository.promoted(model)
+    _say(f"published {model} version {version}: {folder}")
     if promoted != version:
-        _say(f"version {promoted} stays promoted; next: understudy models shadow {candidate.name} {version}")
+        _say(f"version {promoted} stays promoted; next: understudy models shadow {model} {version}")
 
 
 def sample(

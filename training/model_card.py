@@ -54,7 +54,7 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     yield f"# {card.name}, version {card.version}"
     yield card.purpose
     yield "## What it answers"
-    yield _table(("quantity", "unit", "sign"), [(k, u, card.signs.get(k, "")) for k, u in card.units.items()])
+    yield table(("quantity", "unit", "sign"), [(k, u, card.signs.get(k, "")) for k, u in card.units.items()])
     yield from _beads(card)
     yield "## What it was trained on"
     yield f"{card.domain.description}. Anything else is answered with `in_domain: false` and the reason."
@@ -67,14 +67,14 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     split = card.split
     yield f"Split {split.train:,} / {split.valid:,} / {split.test:,} (train, validation, test), {split.method}."
     yield "## Errors on data it never saw"
-    yield _metrics_table(card.metrics, card.compared_with)
+    yield metrics_table(card.metrics, card.compared_with)
     yield from (f"{other.name}: {other.notes}" for other in card.compared_with if other.notes)
     yield from (f"![{name}]({name}.svg)" for name in plots if name not in _PLACED)
     yield "![parity](parity.svg)"
     if card.properties:
         yield "## Properties beside those of the reference"
         yield "No label states them; both were computed alike."
-        yield _table(
+        yield table(
             ("property", "unit", "this model", "reference"),
             [(p.name, p.unit, f"**{p.value:.4g}**", f"{p.reference:.4g}") for p in card.properties],
         )
@@ -103,7 +103,7 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
         f"sha256 `{training.config_sha256}`."
     )
     yield "## Admission checks"
-    yield _table(
+    yield table(
         ("check", "measured", "allowed", "unit"),
         [(c.name, f"{c.measured:.2g}", f"{c.bound:.2g}", c.unit) for c in card.checks],
     )
@@ -122,7 +122,7 @@ def _beads(card: ModelCard) -> Iterable[str]:
     if card.domain.beads:
         yield "## Beads, not atoms"
         rows = [(s, b.label, b.stands_for, f"{b.mass_u:g} u") for s, b in card.domain.beads.items()]
-        yield _table(("symbol in requests", "bead", "stands for", "mass"), rows)
+        yield table(("symbol in requests", "bead", "stands for", "mass"), rows)
 
 
 def _domain(card: ModelCard) -> Iterable[str]:
@@ -183,7 +183,7 @@ def _uncertainty(card: ModelCard) -> Iterable[str]:
         if c is not None
     ]  # fmt: skip
     held = (f"{100 * level:.0f} % interval held" for level in NOMINAL)
-    yield _table(("of", "scale", *held, "numbers", "Spearman's, spread and error", "against"), rows)
+    yield table(("of", "scale", *held, "numbers", "Spearman's, spread and error", "against"), rows)
     if committee.forces is None:
         yield "No forces were held out: the scale of the energy serves forces and stress too, untested."
     else:
@@ -201,10 +201,11 @@ def _detection(card: ModelCard) -> Iterable[str]:
         f"test frames {around.held_out_flagged:.1%} are flagged. Made from them:"
     )
     rows = [(d.kind, f"{d.auroc:.3f}", f"{d.flagged:.0%}", f"{d.count:,}") for d in around.detection]
-    yield _table(("kind", "AUROC", "flagged", "structures"), rows)
+    yield table(("kind", "AUROC", "flagged", "structures"), rows)
 
 
-def _metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> str:
+def metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> str:
+    """Errors of a model beside those of others, as Markdown."""
     names = [m.name for m in metrics]
     columns = [{m.name: m for m in other.metrics} for other in others]
     rows = []
@@ -216,10 +217,11 @@ def _metrics_table(metrics: Sequence[Metric], others: Sequence[Comparison]) -> s
             empty = [""] * len(others)
             empty[list(others).index(other)] = f"{column[name].value:.4g}"
             rows.append((name, column[name].unit, f"{column[name].count:,}", "", *empty))
-    return _table(("error", "unit", "structures", "this model", *(o.name for o in others)), rows)
+    return table(("error", "unit", "structures", "this model", *(o.name for o in others)), rows)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     return "\n".join([_row(head), f"|{'---|' * len(head)}", *(_row(row) for row in rows)])
 
 

@@ -39,7 +39,7 @@ def teacher_of(candidate: Candidate, graph: Path, repository: ModelRepository) -
     if stored.card.training.config_sha256 != candidate.taught_by.config_sha256:
         return None
     student = answers(graph, candidate.test.structures, candidate.domain.cutoff_angstrom, candidate.references)
-    teacher = answers_of_published(stored.card, stored.file("model.onnx"), candidate.test.structures)
+    teacher = answers_of_published(stored.potential_card, stored.file("model.onnx"), candidate.test.structures)
     gap = gap_between(student, teacher)
     return Teacher(name=stored.card.name, version=stored.card.version, digest=stored.digest, gap=gap)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from zipfile import BadZipFile
 
-from contract.card import ModelCard
+from contract.card import AnyCard
 from contract.environments import ENVIRONMENTS, Environments
 from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError, UnsafeArtefact
 from contract.repository import ModelRepository, StoredModel
@@ -48,11 +48,12 @@ def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
     Raises:
         RepositoryError: a graph cannot be loaded, does not run, or gives other answers than it was admitted with.
     """
-    family, warm = Potential.of(stored.card, _environments(stored)), Warm()
+    card = stored.potential_card
+    family, warm = Potential.of(card, _environments(stored)), Warm()
     lanes = {}
     for file in (file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)):
         runner = _ready(stored, file, engine, family, warm)
-        lanes[file] = Lane(compute_of(family, runner), _bounds(stored.card, limits, engine), turns)
+        lanes[file] = Lane(compute_of(family, runner), bounds_of(card, limits, engine), turns)
     return Model(stored, family, lanes, origin_of(stored, engine), warm)
 
 
@@ -105,7 +106,7 @@ def compute_of(family: Potential, runner: Runner) -> Any:
     return compute
 
 
-def _bounds(card: ModelCard, limits: Limits, engine: Engine) -> Bounds:
+def bounds_of(card: AnyCard, limits: Limits, engine: Engine) -> Bounds:
     """Sizes by the card's curve; how fast a worker is only if the curve was measured on this kind of engine."""
     curve, here = card.batching, engine.description
     best = min(curve.points, key=lambda p: p.milliseconds / p.slots, default=None)

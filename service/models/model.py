@@ -44,7 +44,7 @@ class Model:
     @property
     def card(self) -> ModelCard:
         """The model card."""
-        return self.stored.card
+        return self.stored.potential_card
 
     @property
     def version(self) -> str:

@@ -95,7 +95,7 @@ def judged(name: str, repository: ModelRepository) -> Judged:
             f"{name} is neither the folder of a run nor a model in {repository.root}: {error}. Published are: "
             f"{', '.join(repository.names()) or 'none'}"
         ) from None
-    return _of_published(stored.card, stored.file("model.onnx"))
+    return _of_published(stored.potential_card, stored.file("model.onnx"))
 
 
 def ask(model: Judged, structures: Sequence[Structure]) -> Answers:

@@ -26,7 +26,7 @@ from training.networks.exportable import MeanForces, member_forces
 from training.networks.potential import Potential
 
 OPSET = 20
-_DYNAMIC = {"N": "atoms", "K": "slots", "B": "structures"}
+_DYNAMIC = {"N": "atoms", "K": "slots", "B": "structures", "X": "x", "Y": "y", "Z": "z"}
 
 
 def export_potential(network: Potential, folder: Path) -> None:
@@ -47,7 +47,7 @@ def write_onnx(module: nn.Module, example: tuple[Tensor, ...], signature: Signat
         {axis: torch.export.Dim.DYNAMIC for axis, d in enumerate(spec.dims) if isinstance(d, str)}
         for spec in signature.inputs
     )
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
             example,
@@ -59,6 +59,11 @@ def write_onnx(module: nn.Module, example: tuple[Tensor, ...], signature: Signat
             custom_translation_table={torch.ops.aten.softplus.default: _softplus},
             verbose=False,
         )
+    save_onnx(program, signature, path)
+
+
+def save_onnx(program: Any, signature: Signature, path: Path) -> None:
+    """Write an exported program: checked, without the exporter's notes, its free sizes with the names of a person."""
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
@@ -73,7 +78,7 @@ def write_onnx(module: nn.Module, example: tuple[Tensor, ...], signature: Signat
 
 def write_torchscript(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     """Trace the module and save it; sizes stay free because the module has no size-dependent branch."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.freeze(traced.eval()).save(str(path))
 
@@ -121,7 +126,7 @@ def _name_free_sizes(model: onnx.ModelProto, signature: Signature) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters print and warn about matters that the parity checks settle."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -101,6 +101,10 @@ class MSNet(nn.Module):
                 f"an image of {list(features.shape[2:])} voxels: every length must be a multiple of "
                 f"{self.config.divisor} for {self.config.scales} scales; pad it with solid"
             )
+        return self.recursion(features, pore)
+
+    def recursion(self, features: Tensor, pore: Tensor) -> Answers:
+        """The same without looking at the lengths, for the exporter."""
         x, p = pyramid(features, self.config.scales), pyramid(pore, self.config.scales)
         answers = [self.networks[0](x[0])]
         for s in range(1, self.config.scales):
@@ -130,15 +134,17 @@ def mask(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.where(below > 0.0, fine / torch.where(below > 0.0, below, torch.ones_like(below)), 0.0)
 
 
-def loss(answers: Answers, target: Tensor) -> Tensor:
+def loss(answers: Answers, target: Tensor, least_variance: float = 0.0) -> Tensor:
     """Sum over scales of the mean square error, relative to the finest target's variance; mean over the batch.
 
     Args:
         answers: of the network.
         target: of the finest scale, [B, 1, ...]; the coarser ones are its averages.
+        least_variance: what a target's variance counts as at least, so that an image with hardly any flow does not
+            outweigh all others.
     """
     axes = tuple(range(1, target.dim()))
-    variance = target.var(dim=axes, unbiased=False)
+    variance = target.var(dim=axes, unbiased=False).clamp(min=least_variance)
     levels = pyramid(target, len(answers.scales))
     errors = [((y - t) ** 2).mean(dim=axes) for y, t in zip(answers.scales, levels, strict=True)]
     return (torch.stack(errors).sum(dim=0) / variance).mean()

@@ -14,9 +14,11 @@ from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
 from training.pipelines.learning import learn_metal
 from training.pipelines.metal import MetalConfig
+from training.pipelines.permeability import PermeabilityTraining
 from training.pipelines.teacher_student import TeacherStudentConfig, train_taught
 
-AnyConfig = CommitteeConfig | DistillationConfig | TeacherStudentConfig | CoarseGrainingConfig
+PotentialConfig = CommitteeConfig | DistillationConfig | TeacherStudentConfig | CoarseGrainingConfig
+AnyConfig = PotentialConfig | PermeabilityTraining
 PipelineConfig = Annotated[AnyConfig, Field(discriminator="pipeline")]
 _ADAPTER: TypeAdapter[AnyConfig] = TypeAdapter(PipelineConfig)
 LearningConfig = MetalConfig
@@ -31,11 +33,9 @@ def read_config(path: Path) -> AnyConfig:
     return _ADAPTER.validate_python(yaml.safe_load(path.read_text()))
 
 
-def train_run(config: AnyConfig, folder: Path) -> Run:
-    """Run the pipeline that the configuration names, in this process or in several (training/processes.py)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if processes.is_first():
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+def train_run(config: PotentialConfig, folder: Path) -> Run:
+    """Run the pipeline of a potential, in this process or in several (training/processes.py)."""
+    write_config(config, folder)
     if isinstance(config, CommitteeConfig):
         return train_committee(config, folder)
     if isinstance(config, CoarseGrainingConfig):
@@ -43,6 +43,13 @@ def train_run(config: AnyConfig, folder: Path) -> Run:
     if isinstance(config, DistillationConfig):
         return train_student(config, folder)
     return train_taught(config, folder)
+
+
+def write_config(config: AnyConfig, folder: Path) -> None:
+    """Keep the configuration with its run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if processes.is_first():
+        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def read_learning_config(path: Path) -> LearningConfig:

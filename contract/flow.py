@@ -1,0 +1,63 @@
+"""An image to the tensors of a `field` graph, and the graph's answer back to the image.
+
+A graph sees the flow along its last axis, conducting pores alone, and lengths that are multiples of its divisor: solid
+is added at the high ends and cut off again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.voxels import Image, Pores, flow_last, length_scale_squared, padded, pores_of, wall_distance
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowInputs:
+    """What a graph is asked about flow along one axis of an image.
+
+    Attributes:
+        axis: 0, 1 or 2.
+        pores: which pores conduct along it; where none do there is nothing to ask.
+        distance: float32 [X, Y, Z], voxels to the wall in the conducting pores, flow last, padded; and
+        pore: float32, likewise, 1 in them.
+        length_scale: voxels, root of the mean over them of (distance - 1/2)^2; 0 where none conduct.
+    """
+
+    axis: int
+    pores: Pores
+    distance: NDArray[np.float32]
+    pore: NDArray[np.float32]
+    length_scale: float
+
+    @property
+    def voxels(self) -> int:
+        """Voxels that the graph is given."""
+        return self.pore.size
+
+    def tensors(self) -> Tensors:
+        """A batch of one, see contract/signatures.py."""
+        return {"distance": self.distance[None], "pore": self.pore[None]}
+
+    def permeabilities(self, member_flow: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Each member's permeability, voxel^2 [M], from what the graph calls `member_flow` [M, 1]."""
+        return np.asarray(member_flow[:, 0] / self.pores.conducting.size)
+
+    def field(self, velocity: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The velocity [1, X, Y, Z], voxel^2, shaped and turned as the image is."""
+        shape = flow_last(self.pores.conducting, self.axis).shape
+        cut = velocity[0, : shape[0], : shape[1], : shape[2]]
+        return np.ascontiguousarray(np.moveaxis(cut, -1, self.axis))
+
+
+def flow_inputs(image: Image, axis: int, divisor: int) -> FlowInputs:
+    """What to ask about flow along an axis of an image; a core in a sleeve (contract/voxels.py)."""
+    pores = pores_of(image, axis)
+    distance = np.where(pores.conducting, wall_distance(image, axis), np.float32(0.0))
+    scale = np.sqrt(length_scale_squared(distance, pores.conducting)) if pores.percolates else 0.0
+    fields = (distance, pores.conducting.astype(np.float32))
+    turned = [np.ascontiguousarray(padded(flow_last(f, axis), divisor)) for f in fields]
+    return FlowInputs(axis, pores, turned[0], turned[1], float(scale))

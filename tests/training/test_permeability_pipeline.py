@@ -1,0 +1,173 @@
+"""From a campaign to a served model of flow, at toy size: symmetries, learning, resuming, formulas, gate, card."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contract.flow import flow_inputs
+from contract.repository import ModelRepository
+from training.export.flow import export_flow
+from training.flow_evaluation import baselines, load_tables, permeability_metrics
+from training.gate.engines import onnx_engine
+from training.gate.errors import Refused
+from training.gate.flow import FlowSubmission, examine_flow
+from training.networks.msnet import MSNet, MSNetConfig
+from training.pipelines.errors import NotEnoughLabels
+from training.pipelines.permeability import (
+    SYMMETRIES,
+    FlowFitConfig,
+    PermeabilityTraining,
+    Scales,
+    fit_member,
+    flow_image,
+    load_committee,
+    part_labels,
+    symmetric,
+)
+from training.runs import publish_run, train_and_report
+from training.sampling.permeability import PermeabilityConfig, sample_permeability
+from training.simulators.creeping_flow import Solver, solve_flow
+
+FAMILIES = ("packs", "overlapping", "blobs", "fractures")
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("campaign")
+    images = dict.fromkeys(FAMILIES, 5)
+    config = PermeabilityConfig(name="toy", length=16, images=images, porosity=(0.4, 0.6), seed=4)
+    sample_permeability(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(labels: Path) -> PermeabilityTraining:
+    return PermeabilityTraining(
+        name="toy",
+        purpose="a toy",
+        labels=labels,
+        network=MSNetConfig(scales=2, filters=2),
+        members=2,
+        fractions=(0.6, 0.2, 0.2),
+        fit=FlowFitConfig(updates=150, learning_rate=5e-3),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config: PermeabilityTraining, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / config.name
+    train_and_report(config, folder)
+    return folder
+
+
+def test_the_sixteen_symmetries_are_all_different_and_none_changes_the_flow_along_the_axis() -> None:
+    image = np.random.default_rng(0).random((6, 6, 6)) < 0.6
+    turned = [symmetric(torch.from_numpy(image), which).numpy() for which in range(SYMMETRIES)]
+    solver = Solver(tolerance=1e-7, relaxation=1.0)
+    values = [solve_flow(np.ascontiguousarray(t), 2, solver=solver).permeability for t in turned]
+    assert len({t.tobytes() for t in turned}) == SYMMETRIES
+    assert values == pytest.approx([values[0]] * SYMMETRIES, rel=1e-5)
+
+
+def test_a_symmetry_turns_the_field_as_it_turns_the_image() -> None:
+    image = np.random.default_rng(2).random((6, 5, 7)) < 0.7
+    field = solve_flow(image, 2).velocity
+    for which in (1, 5, 8, 15):
+        turned = np.ascontiguousarray(symmetric(torch.from_numpy(image), which).numpy())
+        expected = symmetric(torch.from_numpy(field), which).numpy()
+        assert solve_flow(turned, 2).velocity == pytest.approx(expected, abs=2e-4 * field.max())
+
+
+def test_every_family_is_in_every_part_and_no_image_in_two(config: PermeabilityTraining) -> None:
+    parts = part_labels(config)
+    images = [label.image.tobytes() for labels in parts.values() for label in labels]
+    assert [len(parts[part]) for part in ("train", "valid", "test")] == [12, 4, 4]
+    assert all({label.facts["family"] for label in labels} == set(FAMILIES) for labels in parts.values())
+    assert len(set(images)) == 20
+
+
+def test_without_labels_it_says_what_to_run(config: PermeabilityTraining, tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughLabels, match="understudy sample"):
+        part_labels(config.model_copy(update={"labels": tmp_path}))
+
+
+def test_a_run_learns_and_leaves_its_report_its_weights_and_its_record(run: Path) -> None:
+    curve = np.loadtxt(run / "member-0" / "history.csv", delimiter=",", skiprows=1)
+    record = json.loads((run / "run.json").read_text())
+    assert curve[-1, 1] < 0.8 * curve[0, 1]
+    assert {"campaign", "split", "cpu_seconds", "revision", "versions"} <= record.keys()
+    assert "Kozeny-Carman" in (run / "report.html").read_text()
+    assert (run / "slices.png").stat().st_size > 1000
+
+
+def test_no_label_is_needed_to_predict(run: Path) -> None:
+    _, committee = load_committee(run)
+    inputs = flow_inputs(np.random.default_rng(1).random((10, 12, 9)) < 0.7, 0, committee.config.divisor)
+    with torch.no_grad():
+        velocity, flow = committee(*(torch.from_numpy(v) for v in inputs.tensors().values()))
+    field = inputs.field(velocity.numpy())
+    assert field.shape == (10, 12, 9)
+    assert field.mean() == pytest.approx(inputs.permeabilities(flow.numpy()).mean(), rel=1e-4)
+    assert not field[~inputs.pores.conducting].any()
+
+
+def test_an_interrupted_member_goes_on_to_the_same_weights(config: PermeabilityTraining, tmp_path: Path) -> None:
+    images = [flow_image(label, 2) for label in part_labels(config)["train"][:3]]
+    how = FlowFitConfig(updates=100, seed=3)
+
+    def trained(folder: Path) -> torch.nn.Module:
+        torch.manual_seed(0)
+        network = MSNet(config.network)
+        fit_member(network, images, Scales.of(images, 0.3), how, 0, folder)
+        return network
+
+    whole = trained(tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        calls = []
+        step = torch.optim.Adam.step
+
+        def interrupting(self: torch.optim.Adam, *args: object) -> object:
+            calls.append(1)
+            if len(calls) == 75:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        patch.setattr(torch.optim.Adam, "step", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "cut")
+    again = trained(tmp_path / "cut")
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_simple_formulas_are_fitted_to_the_training_part(run: Path) -> None:
+    tables = load_tables(run)
+    fitted = baselines(tables, "train")
+    true = tables["train"]["permeability"]
+    errors = {name: permeability_metrics(k, true)[0].value for name, k in fitted.items()}
+    assert errors["regression"] < errors["mean predictor"]
+    assert np.log(fitted["Kozeny-Carman"] / true).mean() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_an_exported_graph_passes_the_exact_checks_of_the_gate(run: Path, tmp_path: Path) -> None:
+    config, committee = load_committee(run)
+    export_flow(committee, tmp_path)
+    images = [label.image for label in part_labels(config)["test"]]
+    submission = FlowSubmission(onnx_engine(tmp_path / "model.onnx"), committee, images, 0.1, 0.2)
+    learnt = ("median change",)
+    failed = [check.name for check in examine_flow(submission) if not check.passed]
+    assert [name for name in failed if not name.startswith(learnt)] == []
+
+
+def test_a_committee_that_is_worse_than_one_value_for_all_is_refused(
+    config: PermeabilityTraining, tmp_path: Path
+) -> None:
+    hasty = config.model_copy(update={"fit": FlowFitConfig(updates=1)})
+    train_and_report(hasty, tmp_path / "toy")
+    with pytest.raises(Refused, match="mean predictor"):
+        publish_run(tmp_path / "toy", ModelRepository(tmp_path / "repo"))
+    assert not (tmp_path / "repo" / "toy").exists()

@@ -1,0 +1,7 @@
+"""Why a pipeline cannot begin."""
+
+from contract.errors import UnderstudyError
+
+
+class NotEnoughLabels(UnderstudyError):
+    """A campaign that was not run, or that leaves a part of the data empty."""

@@ -1,0 +1,367 @@
+"""Velocity and permeability of porous media by MS-Net (Santos et al., Transport in Porous Media 140, 241 (2021)).
+
+labels            flows of a campaign (training/sampling/permeability.py), parted family by family
+features, target  distance to the wall over its mean; velocity over the image's own squared length scale
+fit               members from their own seeds; one image a step, in one of the 16 symmetries that keep the flow's axis
+predict           every image of every part -> predictions.npz
+"""
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import Progress
+from torch import Tensor
+
+from contract.voxels import length_scale_squared, padded, pores_of, specific_surface, wall_distance
+from training.checkpoint import load_checkpoint, save_checkpoint, save_weights, write_json
+from training.networks.msnet import MSNet, MSNetConfig, loss
+from training.networks.permeability import PermeabilityCommittee, scale_squared
+from training.pipelines.errors import NotEnoughLabels
+from training.record import config_sha256, revision, versions
+from training.sampling.permeability import FLOW_AXIS, Label, read_label
+from training.schedule import cosine
+
+Part = Literal["train", "valid", "test"]
+PARTS: Final[tuple[Part, ...]] = ("train", "valid", "test")
+SYMMETRIES: Final = 16
+_PER_POINT: Final = 50
+
+
+class FlowFitConfig(BaseModel):
+    """How to train one member."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    updates: int = Field(1000, ge=1, description="steps of one image")
+    learning_rate: float = Field(2e-3, gt=0, description="at its highest; down a cosine to a hundredth")
+    averaging: float = Field(0.99, ge=0, lt=1, description="decay a step of the running average of weights")
+    gradient_clip: float = Field(1.0, gt=0)
+    variance_floor: float = Field(
+        0.3, ge=0, description="least variance of a target in the loss, over the training mean; 0 is the paper's loss"
+    )
+    seed: int = 0
+
+
+class PermeabilityTraining(BaseModel):
+    """A training run, as YAML in training/configs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pipeline: Literal["permeability"] = "permeability"
+    name: str
+    purpose: str
+    labels: Path = Field(description="folder of a campaign")
+    network: MSNetConfig = MSNetConfig()
+    members: int = Field(3, ge=2)
+    fractions: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="of each family: train, valid, test")
+    fit: FlowFitConfig = FlowFitConfig()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowImage:
+    """One labelled image as the networks see it, the flow along the last axis.
+
+    Attributes:
+        distance: float32 [X, Y, Z], voxels, and
+        pore: float32, likewise, of the pores that conduct; lengths are multiples of the network's divisor.
+        velocity: float32, likewise, voxel^2.
+        label: what it was made from.
+    """
+
+    distance: Tensor
+    pore: Tensor
+    velocity: Tensor
+    label: Label
+
+    @property
+    def target(self) -> Tensor:
+        """Velocity over the image's own squared length scale."""
+        return self.velocity / scale_squared(self.distance[None], self.pore[None])[0]
+
+    @property
+    def family(self) -> str:
+        """Kind of medium."""
+        return str(self.label.facts["family"])
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What the training images say of all images.
+
+    Attributes:
+        mean_distance: voxels, over the pores.
+        least_variance: of a target, in the loss.
+    """
+
+    mean_distance: float
+    least_variance: float
+
+    @classmethod
+    def of(cls, images: Sequence[FlowImage], variance_floor: float) -> "Scales":
+        """Means over the training part."""
+        distances = torch.cat([image.distance[image.pore > 0] for image in images])
+        variances = [float(image.target.var(unbiased=False)) for image in images]
+        return cls(float(distances.mean()), variance_floor * float(np.mean(variances)))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowUpdate:
+    """One line of a member's learning curve: means since the one before."""
+
+    update: int
+    loss: float
+    learning_rate: float
+    cpu_seconds: float
+
+
+def train_permeability(config: PermeabilityTraining, folder: Path) -> PermeabilityCommittee:
+    """Train, or go on with, a committee, and write its predictions on every part into the run's folder."""
+    parts = part_labels(config)
+    images = {part: [flow_image(label, config.network.divisor) for label in parts[part]] for part in PARTS}
+    scales = Scales.of(images["train"], config.fit.variance_floor)
+    torch.manual_seed(config.fit.seed)
+    committee = PermeabilityCommittee.of(config.network, config.members, scales.mean_distance)
+    seconds = 0.0
+    for m, member in enumerate(committee.networks):
+        history = fit_member(member, images["train"], scales, config.fit, m, folder / f"member-{m}")
+        seconds += history[-1].cpu_seconds
+    committee.eval()
+    save_weights(committee, folder / "weights.safetensors")
+    write_json(folder / "network.json", {"network": config.network.model_dump(), "mean_distance": scales.mean_distance})
+    write_predictions(committee, images, folder)
+    write_json(folder / "run.json", _record(config, parts, seconds))
+    return committee
+
+
+def load_committee(folder: Path) -> tuple[PermeabilityTraining, PermeabilityCommittee]:
+    """A finished run: its configuration and its committee."""
+    import json
+
+    from safetensors.torch import load_file
+
+    config = PermeabilityTraining.model_validate(json.loads((folder / "run.json").read_text())["config"])
+    described = json.loads((folder / "network.json").read_text())
+    committee = PermeabilityCommittee.of(config.network, config.members, described["mean_distance"])
+    committee.load_state_dict(load_file(folder / "weights.safetensors"))
+    return config, committee.eval()
+
+
+def part_labels(config: PermeabilityTraining) -> dict[Part, list[Label]]:
+    """The steady flows of a campaign by part. Images have no common parent; the first of each family train.
+
+    Raises:
+        NotEnoughLabels: the folder has none, or a part stays empty.
+    """
+    parts: dict[Part, list[Label]] = {part: [] for part in PARTS}
+    families: dict[str, list[Label]] = {}
+    for path in sorted(config.labels.glob("*.npz")):
+        label = read_label(path)
+        if label.facts["converged"]:
+            families.setdefault(label.facts["family"], []).append(label)
+    for labels in families.values():
+        ends = np.round(np.cumsum(config.fractions) * len(labels)).astype(int)
+        for part, begin, end in zip(PARTS, (0, *ends[:-1]), ends, strict=True):
+            parts[part] += labels[begin:end]
+    if not all(parts.values()):
+        counts = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+        raise NotEnoughLabels(
+            f"{config.labels} gives {counts} images: run `understudy sample` with a configuration of that name first"
+        )
+    return parts
+
+
+def flow_image(label: Label, divisor: int) -> FlowImage:
+    """What the networks see of a labelled image."""
+    conducting = pores_of(label.image, FLOW_AXIS).conducting
+    distance = np.where(conducting, wall_distance(label.image, FLOW_AXIS), 0.0)
+    arrays = distance.astype(np.float32), conducting.astype(np.float32), label.velocity * conducting
+    distances, pore, velocity = (torch.from_numpy(padded(array, divisor)) for array in arrays)
+    return FlowImage(distances, pore, velocity, label)
+
+
+def symmetric(field: Tensor, which: int) -> Tensor:
+    """One of the 16 symmetries that keep the flow's axis: 8 of the square across it, and the mirror along it.
+
+    Reversing the flow's axis and the force leaves the component along the force as it was.
+    """
+    if which & 8:
+        field = field.flip(-1)
+    if which & 4:
+        field = field.transpose(-3, -2)
+    return torch.rot90(field, which & 3, (-3, -2)).contiguous()
+
+
+def fit_member(
+    network: MSNet,
+    images: Sequence[FlowImage],
+    scales: Scales,
+    how: FlowFitConfig,
+    member: int,
+    folder: Path,
+) -> list[FlowUpdate]:
+    """Train one member; it ends with the running average of its weights. Goes on from its checkpoint.
+
+    Args:
+        network: trained in place.
+        images: of the training part.
+        scales: of the training part.
+        how: schedule and seed.
+        member: its number, for the seed.
+        folder: for its checkpoint and history.csv.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _MemberState(network, how, folder)
+    begun = time.process_time()
+    with Progress(transient=True) as progress:
+        task = progress.add_task(f"member {member}", total=how.updates, completed=state.update)
+        while state.update < how.updates:
+            losses = []
+            for _ in range(min(_PER_POINT, how.updates - state.update)):
+                losses.append(state.step(images, scales, member))
+                progress.advance(task)
+            now = time.process_time()
+            state.note(float(np.mean(losses)), now - begun)
+            begun = now
+    state.average.copy_to(network)
+    return state.history
+
+
+def write_predictions(committee: PermeabilityCommittee, images: dict[Part, list[FlowImage]], folder: Path) -> None:
+    """Permeability of every image by every member, and the error of the mean field: predictions.npz, by part."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for part, each in images.items():
+        rows = [predicted(committee, image) for image in each]
+        for name in rows[0]:
+            arrays[f"{part}/{name}"] = np.array([row[name] for row in rows])
+    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def predicted(committee: PermeabilityCommittee, image: FlowImage) -> dict[str, Any]:
+    """What a committee says of one image, beside the label; permeabilities in voxel^2."""
+    velocity, flow = committee(image.distance[None], image.pore[None])
+    truth, voxels = image.velocity, image.label.image.size
+    difference = (velocity[0] - truth).abs().sum() / truth.abs().sum()
+    flux = velocity[0].sum(dim=(0, 1))[: image.label.image.shape[FLOW_AXIS]]
+    return {
+        "permeability": image.label.permeability,
+        "members": (flow[:, 0] / voxels).numpy(),
+        "field_error": float(difference),
+        "flux_std": float(flux.std(correction=0) / flux.mean().abs()),
+        "family": image.family,
+        **described(image.label),
+    }
+
+
+def described(label: Label) -> dict[str, float]:
+    """What simple formulas see of an image: porosity, surface per volume, moments of the distance to the wall."""
+    conducting = pores_of(label.image, FLOW_AXIS).conducting
+    distance = wall_distance(label.image, FLOW_AXIS)
+    return {
+        "porosity": float(label.image.mean()),
+        "connected_porosity": float(conducting.mean()),
+        "surface": specific_surface(conducting),
+        "mean_distance": float(distance[conducting].mean()),
+        "scale_squared": length_scale_squared(distance, conducting),
+        "parabola": float(np.where(conducting, (distance - 0.5) ** 2, 0.0).mean()),
+    }
+
+
+class _Average:
+    """The running average of a network's weights."""
+
+    def __init__(self, network: MSNet) -> None:
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def follow(self, network: MSNet, decay: float) -> None:
+        for name, value in network.state_dict().items():
+            self.weights[name].lerp_(value, 1.0 - decay)
+
+    def copy_to(self, network: MSNet) -> None:
+        network.load_state_dict(self.weights)
+
+
+class _MemberState:
+    """Everything that changes while a member is trained."""
+
+    def __init__(self, network: MSNet, how: FlowFitConfig, folder: Path) -> None:
+        self.network, self.how, self.folder = network, how, folder
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=how.learning_rate)
+        self.average = _Average(network)
+        self.history: list[FlowUpdate] = []
+        self.update = 0
+        stored = load_checkpoint(folder / "checkpoint.pt")
+        if stored is not None:
+            network.load_state_dict(stored["network"])
+            self.optimiser.load_state_dict(stored["optimiser"])
+            self.average.weights = stored["average"]
+            self.history = [FlowUpdate(**line) for line in stored["history"]]
+            self.update = stored["update"]
+
+    def step(self, images: Sequence[FlowImage], scales: Scales, member: int) -> float:
+        """One image, in one symmetry; both are drawn from the seed, the member and the number of the step."""
+        rng = np.random.default_rng((self.how.seed, member, self.update))
+        image, which = images[int(rng.integers(len(images)))], int(rng.integers(SYMMETRIES))
+        for group in self.optimiser.param_groups:
+            group["lr"] = cosine(self.update, self.how.updates, self.how.learning_rate)
+        value = _objective(self.network, image, which, scales)
+        self.optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.how.gradient_clip)
+        self.optimiser.step()
+        self.update += 1
+        self.average.follow(self.network, min(self.how.averaging, self.update / (self.update + 10.0)))
+        return float(value.detach())
+
+    def note(self, mean_loss: float, seconds: float) -> None:
+        """Write a point of the learning curve and a checkpoint."""
+        before = self.history[-1].cpu_seconds if self.history else 0.0
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.history.append(FlowUpdate(self.update, mean_loss, rate, before + seconds))
+        save_checkpoint(
+            self.folder / "checkpoint.pt",
+            {
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average.weights,
+                "history": [asdict(line) for line in self.history],
+                "update": self.update,
+            },
+        )
+        with (self.folder / "history.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(asdict(self.history[0])))
+            writer.writeheader()
+            writer.writerows(asdict(line) for line in self.history)
+
+
+def _objective(network: MSNet, image: FlowImage, which: int, scales: Scales) -> Tensor:
+    """The paper's loss of one image, relative to its own variance, or to the floor where that is larger."""
+    distance, pore = (symmetric(f, which)[None, None] for f in (image.distance, image.pore))
+    target = symmetric(image.target, which)[None, None]
+    return loss(network(distance / scales.mean_distance, pore), target, scales.least_variance)
+
+
+def _record(config: PermeabilityTraining, parts: dict[Part, list[Label]], seconds: float) -> dict[str, Any]:
+    import json
+
+    campaign = json.loads((config.labels / "sampling.json").read_text())
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_sha256": config_sha256(config),
+        "campaign": campaign,
+        "split": {part: len(labels) for part, labels in parts.items()},
+        "not_steady": campaign["not_steady"],
+        "cpu_seconds": seconds,
+        "updates": config.fit.updates,
+        "versions": versions(),
+        "revision": revision(),
+    }

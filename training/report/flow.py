@@ -1,0 +1,164 @@
+"""The report of a run that predicts flow through porous media: parity of permeabilities, slices of fields, errors."""
+
+import base64
+import html
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from contract.card import Comparison, Metric
+from training.flow_evaluation import (
+    MEAN,
+    baselines,
+    comparisons,
+    load_tables,
+    network_permeability,
+    permeability_metrics,
+    test_metrics,
+)
+from training.pipelines.permeability import FlowImage, flow_image, load_committee, part_labels
+from training.report.figures import BLUE, GREY, MEMBER_COLOURS
+
+Array = NDArray[np.float64]
+_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+_SHOWN: Final = 3
+
+
+def write_flow_report(folder: Path) -> Path:
+    """Write report.html, parity.svg and slices.png of a finished run into its folder."""
+    config, committee = load_committee(folder)
+    tables = load_tables(folder)
+    (folder / "parity.svg").write_text(parity_figure(tables))
+    shown = [flow_image(label, config.network.divisor) for label in part_labels(config)["test"]]
+    chosen = [next(i for i in shown if i.family == family) for family in sorted({i.family for i in shown})][:_SHOWN]
+    (folder / "slices.png").write_bytes(slices_figure([(image, _velocity(committee, image)) for image in chosen]))
+    path = folder / "report.html"
+    part = path.with_name(path.name + ".part")
+    part.write_text(_page(folder, config.name, config.purpose, tables), encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def parity_figure(tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
+    """Predicted against solved permeability of the test part, by family, beside the best simple formula; SVG."""
+    test = tables["test"]
+    simple = {name: k for name, k in baselines(tables).items() if name != MEAN}
+    best = min(simple, key=lambda name: permeability_metrics(simple[name], test["permeability"])[0].value)
+    panels = {"committee of MS-Nets": network_permeability(test), best: simple[best]}
+
+    def draw(figure: Figure) -> None:
+        for axes, (name, predicted) in zip(
+            figure.subplots(1, 2, sharex=True, sharey=True), panels.items(), strict=True
+        ):
+            _parity(axes, test["permeability"], predicted, test["family"])
+            error = permeability_metrics(predicted, test["permeability"])[0].value
+            axes.set(title=f"{name}: rmse of log10 k {error:.3f}", xlabel="solved k (voxel$^2$)")
+            axes.set_aspect("equal", adjustable="box")
+        figure.axes[0].set_ylabel("predicted k (voxel$^2$)")
+        figure.axes[0].legend(fontsize=8)
+
+    return _svg(9.2, 4.4, draw)
+
+
+def slices_figure(fields: list[tuple[FlowImage, Array]]) -> bytes:
+    """Middle slice of image, solved and predicted velocity of some images, flow upwards; PNG."""
+    figure = Figure(figsize=(8.4, 2.6 * len(fields)), layout="constrained", dpi=110)
+    rows = figure.subplots(len(fields), 3, squeeze=False)
+    for row, (image, velocity) in zip(rows, fields, strict=True):
+        size = image.label.image.shape
+        middle = size[0] // 2
+        solved = image.velocity.numpy()[middle, : size[1], : size[2]].T
+        top = float(np.quantile(solved[solved > 0], 0.99)) if (solved > 0).any() else 1.0
+        row[0].imshow(image.label.image[middle].T, origin="lower", cmap="gray")
+        row[1].imshow(solved, origin="lower", vmin=0.0, vmax=top, cmap="viridis")
+        last = row[2].imshow(
+            velocity[middle, : size[1], : size[2]].T, origin="lower", vmin=0.0, vmax=top, cmap="viridis"
+        )
+        figure.colorbar(last, ax=row[2], label="voxel$^2$")
+        for axes, title in zip(row, (f"{image.family}, pores white", "lattice Boltzmann", "committee"), strict=True):
+            axes.set(title=title, xticks=[], yticks=[])
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _velocity(committee: Any, image: FlowImage) -> Array:
+    import torch
+
+    with torch.no_grad():
+        velocity, _ = committee(image.distance[None], image.pore[None])
+    return np.asarray(velocity[0].numpy(), np.float64)
+
+
+def _parity(axes: Any, true: Array, predicted: Array, family: NDArray[np.str_]) -> None:
+    ends = np.array([min(true.min(), predicted.min()) / 1.5, 1.5 * max(true.max(), predicted.max())])
+    axes.loglog(ends, ends, color=GREY, lw=1.0)
+    axes.loglog(ends, 2 * ends, ends, 0.5 * ends, color=GREY, lw=0.7, ls=":")
+    for i, name in enumerate(sorted(set(family.tolist()))):
+        at = family == name
+        axes.loglog(true[at], predicted[at], _MARKERS[i % 7], color=MEMBER_COLOURS[i % 8], ms=5, label=name, alpha=0.85)
+
+
+def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "flow", "svg.fonttype": "path", "font.size": 10}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    whole = text.getvalue()
+    return whole[whole.index("<svg") :]
+
+
+def learning_figure(folder: Path) -> str:
+    """Loss of every member against its updates; SVG."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for m, path in enumerate(sorted(folder.glob("member-*/history.csv"))):
+            lines = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+            axes.semilogy(lines[:, 0], lines[:, 1], color=MEMBER_COLOURS[m % 8], label=f"member {m}")
+        axes.set(xlabel="updates", ylabel="loss (training, mean of 50)")
+        axes.legend()
+
+    return _svg(7.0, 3.2, draw)
+
+
+def _page(folder: Path, name: str, purpose: str, tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
+    slices = base64.b64encode((folder / "slices.png").read_bytes()).decode()
+    return "\n".join(
+        [
+            f"<!doctype html><meta charset='utf-8'><title>{html.escape(name)}</title>",
+            "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+            f"th{{text-align:left;color:{BLUE}}}td,th{{padding:.1rem 1rem .1rem 0}}img,svg{{max-width:100%}}</style>",
+            f"<h1>{html.escape(name)}</h1><p>{html.escape(purpose)}</p>",
+            "<h2>Test images, which no weight has seen</h2>",
+            _table(test_metrics(tables)),
+            "<h2>Simple formulas on the same images</h2>",
+            _comparison_table(comparisons(tables)),
+            "<h2>Parity</h2>",
+            (folder / "parity.svg").read_text(),
+            "<h2>Slices</h2>",
+            f"<img alt='image, solved and predicted velocity' src='data:image/png;base64,{slices}'>",
+            "<h2>Learning</h2>",
+            learning_figure(folder),
+            f"<h2>Record</h2><pre>{html.escape((folder / 'run.json').read_text())}</pre>",
+        ]
+    )
+
+
+def _table(metrics: list[Metric]) -> str:
+    rows = "".join(f"<tr><td>{html.escape(m.name)}<td>{m.value:.3g}<td>{m.count}" for m in metrics)
+    return f"<table><tr><th>metric<th>value<th>images{rows}</table>"
+
+
+def _comparison_table(others: list[Comparison]) -> str:
+    heads = "".join(f"<th>{html.escape(m.name)}" for m in others[0].metrics)
+    rows = "".join(f"<tr><td>{o.name}" + "".join(f"<td>{m.value:.3g}" for m in o.metrics) for o in others)
+    return f"<table><tr><th>formula{heads}{rows}</table>"
