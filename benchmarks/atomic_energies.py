@@ -120,7 +120,7 @@ def _student(
     objective = replace(config.objective, atomic_weight=0.0) if arm == ALONE else config.objective
     valid = prepared.graphs("valid", config.network.cutoff_angstrom)
     with TemporaryDirectory() as folder:
-        title, value = f"{arm}, seed {seed}", force_and_energy_error(valid)
+        title, value = f"{arm}, seed {seed}", force_and_energy_error(valid, how.device)
         network, _ = train_member(0, config.network, objective, train, value, how, Path(folder), title)
     return network
 

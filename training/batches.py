@@ -14,6 +14,8 @@ from training.data.dataset import Dataset
 from training.networks.hipnn import Batch
 from training.objectives.losses import Labels
 
+_MATRIX = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledGraphs:
@@ -25,6 +27,7 @@ class LabelledGraphs:
         forces: per frame float32 [n_i, 3], eV/angstrom, or None.
         weight: float32 [n, M], how much a frame counts for each member, or None for one everywhere.
         atomic_energy: per frame float32 [n_i], eV, a teacher's mean, or None.
+        virial: float32 [n, 3, 3], dE/dstrain, eV, or None.
     """
 
     graphs: list[Graph]
@@ -32,6 +35,7 @@ class LabelledGraphs:
     forces: list[NDArray[np.float32]] | None = None
     weight: NDArray[np.float32] | None = None
     atomic_energy: list[NDArray[np.float32]] | None = None
+    virial: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -63,7 +67,8 @@ class LabelledGraphs:
         energy = torch.from_numpy(self.energy[chosen]).to(device)
         forces, atomic = (_taken(each, chosen, device) for each in (self.forces, self.atomic_energy))
         weight = None if self.weight is None else torch.from_numpy(self.weight[chosen].T).to(device)
-        return batch, Labels(energy, forces, weight, atomic)
+        virial = None if self.virial is None else torch.from_numpy(self.virial[chosen]).to(device)
+        return batch, Labels(energy, forces, weight, atomic, virial)
 
 
 def _taken(
@@ -90,7 +95,20 @@ def labelled_graphs(
     if dataset.forces is not None:
         labels = dataset.forces.astype(np.float32)
         forces = [labels[dataset.atoms_of(i)] for i in range(len(dataset))]
-    return LabelledGraphs(graphs, energy, forces, weight)
+    return LabelledGraphs(graphs, energy, forces, weight, virial=virials(dataset))
+
+
+def virials(dataset: Dataset) -> NDArray[np.float32] | None:
+    """dE/dstrain of each frame, eV [n, 3, 3]; None unless every frame has a stress."""
+    if dataset.stress is None or dataset.cells is None or np.isnan(dataset.stress).any():
+        return None
+    return virial_of(dataset.stress, dataset.cells)
+
+
+def virial_of(stress: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float32]:
+    """dE/dstrain, eV [n, 3, 3], of stresses (eV/angstrom^3 [n, 6], xx yy zz yz xz xy) in cells (angstrom [n, 3, 3])."""
+    volume = np.abs(np.linalg.det(cells))
+    return np.asarray(volume[:, None, None] * stress[:, _MATRIX], np.float32)
 
 
 def reference_energies(dataset: Dataset, references: dict[str, float]) -> NDArray[np.float64]:

@@ -172,7 +172,9 @@ def test_a_loop_killed_while_it_labels_ends_as_one_that_was_not(runs: Path, conf
 
 
 def test_the_shipped_configurations_load() -> None:
-    assert read_learning_config(CONFIGS / "aluminium-small.yaml").element == "Al"
+    small, full = (read_learning_config(CONFIGS / f"aluminium-{size}.yaml") for size in ("small", "full"))
+    assert small.name == "aluminium"
+    assert full.exploration.atoms > small.exploration.atoms
     student = read_config(CONFIGS / "aluminium-student-small.yaml")
     assert isinstance(student, TeacherStudentConfig)
     assert student.teacher == "aluminium"

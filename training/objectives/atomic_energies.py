@@ -8,20 +8,23 @@ second derivative. Student and teacher must subtract the same atomic references.
 from dataclasses import dataclass
 
 from training.networks.hipnn import Batch, HipNN
+from training.objectives.forces import plus_virial
 from training.objectives.losses import Labels, Objective, rmse_plus_mae
 
 
 @dataclass(frozen=True)
 class AtomicEnergyObjective:
-    """RMSE + MAE of energies (eV), force components (eV/angstrom) and atomic energies (eV) of a single network.
+    """RMSE + MAE of energies, force components (eV/angstrom), atomic energies and virials (eV) of a single network.
 
     Args:
         energy_weight, force_weight, atomic_weight: dimensionless; an atomic weight of 0 asks for no teacher.
+        virial_weight: of the components of dE/dstrain; 0 where the data have no stress.
     """
 
     energy_weight: float = 1.0
     force_weight: float = 1.0
     atomic_weight: float = 1.0
+    virial_weight: float = 0.0
 
     def __call__(self, network: HipNN, batch: Batch, labels: Labels) -> Objective:
         """The objective of a batch; labels need forces, and atomic energies if they are weighed.
@@ -43,4 +46,5 @@ class AtomicEnergyObjective:
                 raise ValueError("atomic_weight is set, but nobody gave atomic energies; set it to 0 or name a teacher")
             on_atoms = rmse_plus_mae(answer.atomic_energy - labels.atomic_energy, each)
             total, terms["atomic energies"] = total + self.atomic_weight * on_atoms, on_atoms.item()
-        return Objective(total, terms)
+        found = Objective(total, terms)
+        return found if not self.virial_weight else plus_virial(found, self.virial_weight, answer.virial, labels)

@@ -22,10 +22,12 @@ ForceMode = Literal["double_backprop", "adjoint", "directional_difference"]
 
 @dataclass(frozen=True)
 class EnergyForceObjective:
-    """RMSE + MAE of energies (eV) and of force components (eV/angstrom) of every member.
+    """RMSE + MAE of energies (eV), of force components (eV/angstrom) and, if weighed, of virials (eV) of every member.
 
     Args:
         energy_weight, force_weight: dimensionless.
+        virial_weight: of the components of dE/dstrain; only with mode `adjoint`. Forces say nothing of how the energy
+            changes with the volume, energies little.
         mode: how the gradient of the force term is taken. `adjoint` backpropagates through the network's own adjoint.
         displacement_angstrom: largest displacement of an atom in a directional difference.
     """
@@ -34,11 +36,14 @@ class EnergyForceObjective:
     force_weight: float = 1.0
     mode: ForceMode = "adjoint"
     displacement_angstrom: float = 1e-3
+    virial_weight: float = 0.0
 
     def __call__(self, network: HipNN, batch: Batch, labels: Labels) -> Objective:
         """The objective of a batch; labels need forces."""
         if labels.forces is None:
             raise ValueError("this objective needs forces; the data have none")
+        if self.virial_weight and self.mode != "adjoint":
+            raise ValueError("virial_weight is for mode 'adjoint'; set it to 0")
         route = {
             "double_backprop": self._double_backprop,
             "adjoint": self._adjoint,
@@ -54,7 +59,8 @@ class EnergyForceObjective:
         if network.config.members != 1:
             raise ValueError("mode 'adjoint' trains one member at a time; use 'double_backprop' for a committee")
         evaluation = network.evaluate(batch)
-        return self._sum(evaluation.energy, evaluation.forces.unsqueeze(0), batch, labels, target)
+        found = self._sum(evaluation.energy, evaluation.forces.unsqueeze(0), batch, labels, target)
+        return found if not self.virial_weight else plus_virial(found, self.virial_weight, evaluation.virial, labels)
 
     def _directional_difference(self, network: HipNN, batch: Batch, labels: Labels, target: Tensor) -> Objective:
         if network.config.members != 1:
@@ -77,6 +83,19 @@ class EnergyForceObjective:
         members = energy.shape[0]
         terms = {"energy": on_energy.item() / members, "forces": on_forces.item() / members}
         return Objective(self.energy_weight * on_energy + self.force_weight * on_forces, terms)
+
+
+def plus_virial(found: Objective, weight: float, virial: Tensor, labels: Labels) -> Objective:
+    """An objective of a single network with the term of its virials, eV [B, 3, 3], added.
+
+    Raises:
+        ValueError: the data have no stress.
+    """
+    if labels.virial is None:
+        raise ValueError("virial_weight is set, but the data have no stress; set it to 0")
+    each = None if labels.weight is None else labels.weight.repeat_interleave(9, dim=1)
+    on_virial = rmse_plus_mae((virial - labels.virial).reshape(1, -1), each)
+    return Objective(found.surrogate + weight * on_virial, {**found.terms, "virials": on_virial.item()})
 
 
 def energy_and_forces(network: HipNN, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -21,13 +21,14 @@ class Labels(NamedTuple):
 
     energy: eV [B]; forces: eV/angstrom [N, 3] or None; weight: [M, B], how much a configuration counts for a member
     (zero for the fold that a member is kept from), or None for one everywhere; atomic_energy: eV [N], a
-    teacher's, or None.
+    teacher's, or None; virial: dE/dstrain, eV [B, 3, 3], or None.
     """
 
     energy: Tensor
     forces: Tensor | None = None
     weight: Tensor | None = None
     atomic_energy: Tensor | None = None
+    virial: Tensor | None = None
 
 
 class Objective(NamedTuple):

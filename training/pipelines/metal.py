@@ -26,7 +26,7 @@ from contract.structures import Structure, checked_structure
 from training.active.committee import NetworkCommittee
 from training.active.loop import LoopConfig, Wave
 from training.active.store import Arrays, Sample, Store
-from training.batches import LabelledGraphs
+from training.batches import LabelledGraphs, virial_of
 from training.data.provenance import Provenance
 from training.evaluation import predict_forces
 from training.fit import Epoch, FitConfig, Validation
@@ -158,7 +158,7 @@ class Metal:
         title = f"{config.name}: fit {generation}"
         train = replace(train, weight=weight)
         network, history = train_apart(
-            config.network, config.forces, train, force_and_energy_error(valid), how, folder, title
+            config.network, config.forces, train, force_and_energy_error(valid, how.device), how, folder, title
         )
         return Fitted(network, references, chosen, history)
 
@@ -217,7 +217,10 @@ class Metal:
         graphs = [build_graph(_structure(sample.input), cutoff) for sample in samples]
         offset = references[self._config.element]
         energy = [_label(sample)["energy"][0] - offset * len(sample.input["numbers"]) for sample in samples]
-        return LabelledGraphs(graphs, np.array(energy), [_label(s)["forces"].astype(np.float32) for s in samples])
+        forces = [_label(sample)["forces"].astype(np.float32) for sample in samples]
+        stress = np.stack([_label(sample)["stress"] for sample in samples])
+        virial = virial_of(stress, np.stack([sample.input["cell"] for sample in samples]))
+        return LabelledGraphs(graphs, np.array(energy), forces, virial=virial)
 
     def _cell(self, rng: np.random.Generator) -> Structure:
         how = self._config.exploration
@@ -260,11 +263,11 @@ class Metal:
         return Limits(known["energy_std"], known["force_std"], self._config.exploration.closest_angstrom)
 
 
-def force_and_energy_error(valid: LabelledGraphs) -> Validation:
+def force_and_energy_error(valid: LabelledGraphs, device: str) -> Validation:
     """RMSE of the force components in eV/angstrom plus MAE of the energy in eV an atom, of cells of one size."""
 
     def value(network: HipNN) -> float:
-        answer, forces = predict_forces(network, valid)
+        answer, forces = predict_forces(network, valid, device)
         error = forces - np.concatenate(valid.forces or [])
         return float(np.sqrt((error**2).mean()) + np.abs(answer.error).mean() / len(valid.graphs[0].species))
 

@@ -66,7 +66,7 @@ def train_taught(config: TeacherStudentConfig, folder: Path) -> HipNNRun:
         atomic_energy=_as_reference(teacher).atomic_energies(list(prepared.part("train"))),
     )
     valid = prepared.graphs("valid", config.network.cutoff_angstrom)
-    title, value = f"training {config.name}", force_and_energy_error(valid)
+    title, value = f"training {config.name}", force_and_energy_error(valid, config.fit.device)
     network, history = train_apart(config.network, config.objective, train, value, config.fit, folder, title)
     record = run_record(config, prepared, history) | {"cpu_seconds": cpu_seconds(history)}
     run = HipNNRun(network, prepared.references, record)

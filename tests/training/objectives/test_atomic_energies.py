@@ -47,3 +47,14 @@ def test_without_a_teacher_the_weight_must_be_zero(case: Any) -> None:
     assert AtomicEnergyObjective(atomic_weight=0.0)(network, batch, alone).surrogate.item() < 1e-6
     with pytest.raises(ValueError, match="atomic_weight is set"):
         AtomicEnergyObjective()(network, batch, alone)
+
+
+def test_virials_count_where_they_are_weighed(case: Any) -> None:
+    network, batch, exact, _ = case
+    virial = network.evaluate(batch).virial.detach()
+    agreed = AtomicEnergyObjective(virial_weight=2.0)(network, batch, exact._replace(virial=virial))
+    assert agreed.surrogate.item() < 1e-6
+    off = AtomicEnergyObjective(virial_weight=2.0)(network, batch, exact._replace(virial=virial + 1.5))
+    assert off.surrogate.item() == pytest.approx(2.0 * (1.5 + 1.5), rel=1e-6)
+    with pytest.raises(ValueError, match="the data have no stress"):
+        AtomicEnergyObjective(virial_weight=2.0)(network, batch, exact)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from contract.structures import checked_structure
+from training.batches import virial_of
 from training.networks.hipnn import Batch, HipNN
 from training.objectives.forces import EnergyForceObjective, ForceMode
 from training.objectives.losses import Labels
@@ -161,3 +162,22 @@ def _relative(value: Tensor, reference: Tensor) -> float:
 
 def _rmse_plus_mae(error: Tensor) -> float:
     return math.sqrt((error**2).mean().item()) + error.abs().mean().item()
+
+
+def test_a_virial_is_the_stress_times_the_volume_and_its_gradient_reaches_the_weights(
+    crystals: list, batch_of: Any, network_of: Any
+) -> None:
+    network, batch = network_of(), batch_of(crystals)
+    virial = network.evaluate(batch).virial.detach()
+    cells = np.stack([structure.cell for structure in crystals])
+    stress = virial.numpy()[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] / np.abs(np.linalg.det(cells))[:, None]
+    again = torch.from_numpy(virial_of(stress, cells))
+    assert torch.allclose(again.double(), virial, atol=1e-5)
+    answer = network.evaluate(batch)
+    labels = Labels(answer.energy[0].detach(), answer.forces.detach(), virial=virial + 0.5)
+    objective = EnergyForceObjective(virial_weight=1.0)(network, batch, labels)
+    objective.surrogate.backward()
+    assert objective.terms["virials"] == pytest.approx(1.0, rel=1e-6)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
+    with pytest.raises(ValueError, match="for mode 'adjoint'"):
+        EnergyForceObjective(virial_weight=1.0, mode="double_backprop")(network, batch, labels)
