@@ -105,11 +105,21 @@ class Asked:
 
 
 def outputs_of(model: Model) -> tuple[Tensor, ...]:
-    """The outputs that a model has."""
+    """The outputs that a model can be asked for."""
     committee = _COMMITTEE_OUTPUTS if model.card.committee.members > 1 else ()
     members = _MEMBER_OUTPUTS if MEMBERS in model.lanes else ()
     teacher = _TEACHER_OUTPUTS if model.card.teacher is not None else ()
     return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS, *teacher)
+
+
+def listed_outputs(model: Model) -> tuple[Tensor, ...]:
+    """The outputs of every answer, for clients that ask for whatever is listed.
+
+    Left out, though they are given when asked for: the stress of a model that was trained on structures without a
+    volume, and what costs an answer of the teacher.
+    """
+    silent = _TEACHER if model.card.domain.periodic else {*_TEACHER, *_OF_A_VOLUME}
+    return tuple(tensor for tensor in outputs_of(model) if tensor.name not in silent)
 
 
 def metadata_of(model: Model, models: Models) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def metadata_of(model: Model, models: Models) -> dict[str, Any]:
         "versions": [each.version for each in models.loaded(model.card.name)],
         "platform": PLATFORM,
         "inputs": [tensor.metadata() for tensor in INPUTS],
-        "outputs": [tensor.metadata() for tensor in outputs_of(model)],
+        "outputs": [tensor.metadata() for tensor in listed_outputs(model)],
     }
 
 
@@ -132,7 +142,7 @@ def config_of(model: Model) -> dict[str, Any]:
         "version_policy": {"specific": {"versions": [int(model.card.version)]}},
         "max_batch_size": 0,
         "input": [tensor.config() for tensor in INPUTS],
-        "output": [tensor.config() for tensor in outputs_of(model)],
+        "output": [tensor.config() for tensor in listed_outputs(model)],
     }
 
 

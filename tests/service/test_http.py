@@ -131,6 +131,14 @@ def test_a_triton_client_chooses_outputs_and_version(client: triton.InferenceSer
     np.testing.assert_allclose(answer.as_numpy("energy"), [ENERGY, ENERGY], atol=1e-4)
 
 
+def test_a_client_that_asks_for_every_listed_output_is_answered(client: triton.InferenceServerClient) -> None:
+    """As load testers do; perf_analyzer 2.51 among them."""
+    for model in ("tiny", "anything"):
+        listed = [tensor["name"] for tensor in client.get_model_metadata(model)["outputs"]]
+        answer = client.infer(model, triton_inputs(), outputs=[triton.InferRequestedOutput(name) for name in listed])
+        assert [o["name"] for o in answer.get_response()["outputs"]] == listed
+
+
 def test_a_triton_client_reads_our_refusals(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="There are: anything, tiny") as refusal:
         client.infer("nobody", triton_inputs())
