@@ -16,7 +16,7 @@ from training.batches import LabelledGraphs, to_batch
 from training.networks.hipnn import HipNN
 from training.sampling.langevin import BOLTZMANN_EV, FS_IN_ASE
 
-LENGTH_FS: Final = 2000.0
+LENGTH_FS: Final = 1000.0
 KELVIN: Final = 300.0
 STRETCH: Final = (0.6, 1.6)
 DRIFT_EV: Final = KCAL_MOL_EV  # an atom
