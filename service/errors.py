@@ -27,6 +27,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── UnsupportedEncoding (415)
 ├── UnsupportedMediaType (415)
 ├── UnsupportedElement (422)       an element that the model does not know
+├── BadImage (422)                 an image that does not say what is pore, or cannot be read as one
 ├── OtherInput (422)               not the structures of a receipt
 ├── OutOfDomain (422)              the model was not trained for it, and the caller wants no such answer
 ├── HeadTooLarge (431)
@@ -257,6 +258,14 @@ class UnsupportedElement(ServiceError):
     code = "unsupported_element"
     status = 422
     title = "Element unknown to this model"
+
+
+class BadImage(ServiceError):
+    """An image that does not say what is pore, or cannot be read as one."""
+
+    code = "bad_image"
+    status = 422
+    title = "Image not understood"
 
 
 class OtherInput(ServiceError):

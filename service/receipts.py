@@ -31,7 +31,7 @@ def origin_of(stored: StoredModel, engine: Engine) -> dict[str, Any]:
         "engine": engine.description.engine,
         "engine_version": engine.description.version,
         "device": engine.description.device,
-        "dtype": next(spec.dtype for spec in graph.outputs if spec.name == "forces"),
+        "dtype": next(spec.dtype for spec in graph.outputs if spec.name in ("forces", "velocity")),
         "software": _software(),
         "platform": _platform(),
     }

@@ -34,6 +34,8 @@ class Limits(BaseModel):
     timeout_s: float = Field(60.0, gt=0, description="a request waits and runs no longer than this")
     queued_structures: int = Field(16_384, gt=0, description="structures waiting for one model")
     queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
+    image_voxels: int = Field(512**3, gt=0, description="voxels of one image")
+    queued_voxels: int = Field(512_000_000, gt=0, description="voxels waiting for one model of flow, once an axis")
 
 
 class Demands(BaseModel):

@@ -136,6 +136,30 @@ PREDICT: Final[dict[str, Any]] = {
         }
     },
 }
+FLOW: Final[dict[str, Any]] = {
+    "summary": "Permeability of a rock image along its axes; with Accept, its flow field (.npy) or a slice (PNG)",
+    "responses": {
+        200: {
+            "description": "k_m2, k_mD and k_voxel2 by axis with their interval, porosities, warnings, domain, receipt",
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "description": "query: voxel_size_um (required), pore_value, axes or axis; of raw bytes shape, dtype",
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/x-npy", "image/tiff", "application/octet-stream")
+            },
+        }
+    },
+}
 INFER: Final[dict[str, Any]] = {
     "summary": "The same by the Open Inference Protocol: any KServe or Triton client",
     "responses": {200: {"description": "the outputs, as JSON or behind a JSON head"}, **_PROBLEMS},

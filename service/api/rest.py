@@ -22,6 +22,7 @@ from service.api.parse import CHOICES, choices_of, json_object, refuse_unknown, 
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
 from service.models import Model
+from service.models.fields import FieldModel
 from service.plane import MEMBER_OUTPUTS, OPTIONAL_OUTPUTS, Answer, Options, Plane
 from service.receipts import receipt_of
 from service.settings import Limits
@@ -71,13 +72,18 @@ async def predict(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     plane: Plane = request.app.state.plane
-    return json_response({"models": [summary(model) for model in plane.models]})
+    potentials = [summary(model) for model in plane.models]
+    return json_response({"models": [*potentials, *(field_summary(model) for model in plane.fields)]})
 
 
 async def show_model(request: Request) -> Response:
     """The whole card of a model, how it stands with its versions, and what live traffic shows of it."""
     plane: Plane = request.app.state.plane
-    model = plane.models.get(request.path_params["model"], request.query_params.get("version"))
+    name = request.path_params["model"]
+    if name in plane.fields:
+        field = plane.fields.get(name)
+        return json_response({**field.card.model_dump(mode="json"), "digest": field.stored.digest})
+    model = plane.models.get(name, request.query_params.get("version"))
     said = {"digest": model.stored.digest, "on_live_traffic": {"teacher": plane.teachers.summary(model)}}
     versions = versions_of(request.app.state.operator, model.card.name)
     return json_response({**model.card.model_dump(mode="json"), **said, **versions})
@@ -87,7 +93,8 @@ async def show_limits(request: Request) -> Response:
     """What one request may hold, and what each model takes."""
     plane: Plane = request.app.state.plane
     models = {model.card.name: {"neighbour_slots": model.card.max_slots} for model in plane.models}
-    return json_response({**plane.limits.model_dump(), "models": models})
+    fields = {model.card.name: {"voxels": model.card.max_voxels} for model in plane.fields}
+    return json_response({**plane.limits.model_dump(), "models": {**models, **fields}})
 
 
 def summary(model: Model) -> dict[str, Any]:
@@ -106,6 +113,21 @@ def summary(model: Model) -> dict[str, Any]:
         "cutoff_angstrom": card.domain.cutoff_angstrom,
         "members": card.committee.members,
         "teacher": None if card.teacher is None else card.teacher.name,
+        "licence": card.licence,
+    }
+
+
+def field_summary(model: FieldModel) -> dict[str, Any]:
+    """The same for a model of flow."""
+    card = model.card
+    return {
+        "name": card.name,
+        "family": card.family,
+        "version": card.version,
+        "digest": model.stored.digest,
+        "purpose": card.purpose,
+        "porosity": card.domain.porosity,
+        "members": card.committee.members,
         "licence": card.licence,
     }
 

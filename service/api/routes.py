@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
-from service.api import admin, documentation, kserve_http, plan, replay, rest
+from service.api import admin, documentation, fields, kserve_http, plan, replay, rest
 from service.api.edge import busy_route
 from service.metrics import exposition
 
@@ -17,6 +17,7 @@ _V2_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 BUSY = (
     busy_route("/v1/predict/{model}", rest.predict),
+    busy_route("/v1/fields/{model}", fields.flow),
     busy_route("/v1/plan", plan.plan),
     busy_route("/v1/replay", replay.answer_again),
     *(busy_route(f"{path}/infer", kserve_http.infer) for path in _V2_MODEL),
@@ -34,6 +35,7 @@ class DirectRoute(APIRoute):
 def add_routes(app: FastAPI) -> None:
     """Add `/v1`, `/v2`, `/metrics` and the way to the documentation; the busy ones first."""
     _add(app, "POST", "/v1/predict/{model}", rest.predict, **documentation.PREDICT)
+    _add(app, "POST", "/v1/fields/{model}", fields.flow, **documentation.FLOW)
     _add(app, "GET", "/v2/models/stats", kserve_http.model_statistics)
     for path in _V2_MODEL:
         _add(app, "POST", f"{path}/infer", kserve_http.infer, **documentation.INFER)

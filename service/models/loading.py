@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from zipfile import BadZipFile
 
-from contract.card import AnyCard
+from contract.card import AnyCard, ModelCard
 from contract.environments import ENVIRONMENTS, Environments
 from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError, UnsafeArtefact
 from contract.repository import ModelRepository, StoredModel
@@ -23,7 +23,7 @@ from service.settings import Limits
 
 
 def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limits: Limits) -> Models:
-    """Verify, open and warm every model of a repository.
+    """Verify, open and warm every potential of a repository.
 
     Raises:
         RepositoryError: a model must not be served, naming the file and the reason; or there is none.
@@ -36,8 +36,10 @@ def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limit
         )
     for name in names:
         repository.settle(name)
-    models = Models([load_model(repository.load(name), engine, turns, limits) for name in names])
-    for name in names:
+    stored = [repository.load(name) for name in names]
+    potentials = [each for each in stored if isinstance(each.card, ModelCard)]
+    models = Models([load_model(each, engine, turns, limits) for each in potentials])
+    for name in (each.card.name for each in potentials):
         models.note_versions(name, repository.versions(name))
     return models
 

@@ -1,0 +1,211 @@
+"""The family `field`: a rock image in; permeability along an axis, its interval, the flow field and a verdict out."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.card import FieldCard, FlowDomain
+from contract.errors import TooLarge
+from contract.flow import FlowInputs, flow_inputs
+from contract.units import MILLIDARCY_M2
+from contract.voxels import AXES, Image
+from service.errors import NonFiniteAnswer
+from service.trust import Domain, Verdict
+
+Tensors = dict[str, NDArray[Any]]
+
+FLOOR: Final = 1e-4
+"""voxel^2: a member's permeability below it counts as so much in the spread of the logarithm."""
+NEARLY: Final = 1.25
+LARGER: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowSample:
+    """Flow along one axis of an image, ready for the graph.
+
+    Attributes:
+        index: its place among the axes that were asked, for error messages.
+        inputs: of the graph.
+        keep_field: whether the answer is to hold the velocity.
+        rows: voxels, which is what it costs; width is 1.
+    """
+
+    index: int
+    inputs: FlowInputs
+    keep_field: bool
+    rows: int
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowPrediction:
+    """The answer along one axis.
+
+    Attributes:
+        sample: what was asked.
+        permeability: mean of the members, voxel^2; 0 where no pore conducts.
+        log_std: calibrated standard deviation of its natural logarithm; None for a single member or without flow.
+        half_width_95: how many of them hold 95 %.
+        flux: float64 [n], the field's sum over each slice across the axis, voxel^4: the same for each in a true flow.
+        velocity: float32, shaped as the image, voxel^2; None where it was not wanted.
+        domain: whether the model was trained for this.
+    """
+
+    sample: FlowSample
+    permeability: float
+    log_std: float | None
+    half_width_95: float
+    flux: NDArray[np.float64]
+    velocity: NDArray[np.float32] | None
+    domain: Domain
+
+    @property
+    def axis(self) -> str:
+        """Its letter."""
+        return AXES[self.sample.inputs.axis]
+
+    @property
+    def interval_95(self) -> tuple[float, float] | None:
+        """Where the permeability lies with 95 %, voxel^2."""
+        if self.log_std is None:
+            return None
+        factor = math.exp(min(50.0, self.half_width_95 * self.log_std))
+        return self.permeability / factor, self.permeability * factor
+
+    @property
+    def flux_std(self) -> float:
+        """Standard deviation of the flux over the slices, over its mean: how far the field is from conserving mass."""
+        mean = float(self.flux.mean())
+        return float(self.flux.std() / abs(mean)) if mean else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowFamily:
+    """The pure functions of the family, for one model."""
+
+    card: FieldCard
+
+    @classmethod
+    def of(cls, card: FieldCard) -> Self:
+        """The family for a model's card."""
+        return cls(card)
+
+    def encode(self, image: Image, axis: int, index: int = 0, keep_field: bool = False) -> FlowSample:
+        """What to ask about flow along an axis.
+
+        Raises:
+            TooLarge: more voxels than the model takes.
+        """
+        if image.size > self.card.max_voxels:
+            raise TooLarge(
+                f"The image has {image.size:,} voxels; model '{self.card.name}' takes {self.card.max_voxels:,}.",
+                hint="Cut the volume into parts, or halve its resolution where the pores stay wide enough.",
+                limit=self.card.max_voxels,
+                got=image.size,
+                unit="voxels",
+            )
+        inputs = flow_inputs(image, axis, self.card.divisor)
+        return FlowSample(index, inputs, keep_field, inputs.voxels)
+
+    def collate(self, samples: Sequence[FlowSample]) -> Tensors:
+        """The tensors of one sample: images do not share a call, as each has another shape."""
+        (sample,) = samples
+        return sample.inputs.tensors()
+
+    def decode(self, outputs: Mapping[str, NDArray[Any]], sample: FlowSample) -> FlowPrediction:
+        """The outputs of one call as its prediction.
+
+        Raises:
+            NonFiniteAnswer: the model gave NaN or infinity.
+        """
+        members = sample.inputs.permeabilities(outputs["member_flow"])
+        field = sample.inputs.field(outputs["velocity"])
+        if not (np.isfinite(members).all() and math.isfinite(float(field.sum(dtype=np.float64)))):
+            raise NonFiniteAnswer(
+                f"Model '{self.card.name}' gave NaN or infinity for flow along {AXES[sample.inputs.axis]}.",
+                hint="Report it with the request id and the image.",
+                index=sample.index,
+            )
+        others = tuple(axis for axis in range(3) if axis != sample.inputs.axis)
+        k, log_std = max(FLOOR, float(members.mean())), self._log_std(members)
+        return FlowPrediction(
+            sample=sample,
+            permeability=k,
+            log_std=log_std,
+            half_width_95=self._half_width,
+            flux=field.sum(axis=others, dtype=np.float64),
+            velocity=field if sample.keep_field else None,
+            domain=judge(self.card.domain, sample.inputs, log_std),
+        )
+
+    def without_flow(self, sample: FlowSample) -> FlowPrediction:
+        """The answer where no pore conducts: nothing is asked of the model."""
+        inputs = sample.inputs
+        reason = f"No pore space joins both ends along {AXES[inputs.axis]} through faces of voxels: nothing can flow."
+        zeros = np.zeros(inputs.pores.conducting.shape[inputs.axis])
+        field = np.zeros(inputs.pores.conducting.shape, np.float32) if sample.keep_field else None
+        return FlowPrediction(sample, 0.0, None, self._half_width, zeros, field, Domain(True, "in", [reason], []))
+
+    def warm_images(self) -> Iterator[Image]:
+        """Images that touch every piece of compiled code."""
+        image = np.zeros((2 * self.card.divisor,) * 3, bool)
+        image[1:-1, 1:-1] = True
+        yield image
+
+    @property
+    def _half_width(self) -> float:
+        calibrated = self.card.committee.log_permeability
+        return 2.0 if calibrated is None else calibrated.half_width_95
+
+    def _log_std(self, members: NDArray[np.float64]) -> float | None:
+        calibrated = self.card.committee.log_permeability
+        if calibrated is None or len(members) < 2:
+            return None
+        return calibrated.scale * float(np.log(np.maximum(FLOOR, members)).std(ddof=1))
+
+
+def judge(domain: FlowDomain, inputs: FlowInputs, log_std: float | None) -> Domain:
+    """Whether a model was trained for such an image: porosity, width of the pores, size, spread of the members."""
+    found = [
+        _within("porosity", inputs.pores.porosity, domain.porosity, ""),
+        _within("the pores' mean width", inputs.length_scale, domain.length_scale_voxels, " voxels"),
+        _large_enough(inputs, domain),
+        _agreed(log_std, domain),
+    ]
+    verdicts = [verdict for verdict, _ in found]
+    worst: Verdict = "out" if "out" in verdicts else "edge" if "edge" in verdicts else "in"
+    return Domain(worst != "out", worst, [reason for _, reason in found if reason], [])
+
+
+def _within(what: str, value: float, span: tuple[float, float], unit: str) -> tuple[str, str]:
+    low, high = span
+    if low <= value <= high:
+        return "in", ""
+    near = low / NEARLY <= value <= high * NEARLY
+    return "edge" if near else "out", f"{what} is {value:.3g}{unit}; trained on {low:.3g} to {high:.3g}."
+
+
+def _large_enough(inputs: FlowInputs, domain: FlowDomain) -> tuple[str, str]:
+    shape, (low, high) = inputs.pores.conducting.shape, domain.lengths_voxels
+    if min(shape) >= low / 2 and max(shape) <= LARGER * high:
+        return "in", ""
+    text = "x".join(map(str, shape))
+    return "edge", f"the image has {text} voxels; trained on sides of {low} to {high}."
+
+
+def _agreed(log_std: float | None, domain: FlowDomain) -> tuple[str, str]:
+    if log_std is None or log_std <= domain.log_std_in:
+        return "in", ""
+    verdict = "edge" if log_std <= domain.log_std_out else "out"
+    return verdict, f"the members disagree: std of log k {log_std:.2g}, usual up to {domain.log_std_in:.2g}."
+
+
+def in_units(voxel2: float, voxel_size_um: float) -> dict[str, float]:
+    """A permeability in voxel^2, m^2 and millidarcy."""
+    m2 = voxel2 * (voxel_size_um * 1e-6) ** 2
+    return {"k_voxel2": voxel2, "k_m2": m2, "k_mD": m2 / MILLIDARCY_M2}

@@ -1,0 +1,132 @@
+"""A tiny real model of flow: two members whose velocity is a parabola of the distance to the wall, as an ONNX graph.
+
+u_m = a_m (d - 1/2)^2 in the pores, 0 elsewhere
+"""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from contract.card import FieldCard
+from contract.flow import flow_inputs
+from contract.repository import ModelRepository, describe_files
+from contract.units import FIELD_SIGNS, FIELD_UNITS
+from contract.voxels import Image
+
+AMPLITUDES = (0.3, 0.4)
+DIVISOR = 4
+NAME = "tiny-flow"
+
+
+def parabola(image: Image, axis: int) -> float:
+    """The permeability that the model says, voxel^2."""
+    inputs = flow_inputs(image, axis, 1)
+    return float(np.mean(AMPLITUDES) * (inputs.pore * (inputs.distance - 0.5) ** 2).sum() / image.size)
+
+
+def publish_flow_model(root: Path, staging: Path) -> None:
+    """Put the model into a repository."""
+    folder = staging / "1"
+    folder.mkdir(parents=True)
+    onnx.save(_graph(), folder / "model.onnx")
+    ModelRepository(root).publish(_card(staging), staging)
+
+
+def _graph() -> onnx.ModelProto:
+    weights = {
+        "half": np.float32(0.5),
+        "mean": np.float32(np.mean(AMPLITUDES)),
+        "a": np.array(AMPLITUDES, np.float64)[:, None],
+        "axes": np.array([1, 2, 3]),
+    }
+    nodes = [
+        helper.make_node("Sub", ["distance", "half"], ["depth"]),
+        helper.make_node("Mul", ["depth", "depth"], ["square"]),
+        helper.make_node("Mul", ["square", "pore"], ["shape"]),
+        helper.make_node("Mul", ["shape", "mean"], ["velocity"]),
+        helper.make_node("Cast", ["shape"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("ReduceSum", ["wide", "axes"], ["total"], keepdims=0),
+        helper.make_node("Mul", ["a", "total"], ["member_flow"]),
+    ]
+    grid = ["B", "X", "Y", "Z"]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, grid) for n in ("distance", "pore")]
+    outputs = [
+        helper.make_tensor_value_info("velocity", TensorProto.FLOAT, grid),
+        helper.make_tensor_value_info("member_flow", TensorProto.DOUBLE, ["M", "B"]),
+    ]
+    initial = [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, NAME, inputs, outputs, initial)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def _card(staging: Path) -> FieldCard:
+    metric = {"name": "rmse of log10 k", "value": 0.1, "unit": "1", "count": 3}
+    calibration = {
+        "scale": 1.5,
+        "half_width_95": 2.0,
+        "against": "labels",
+        "fitted_to": 5,
+        "coverage": [{"nominal": 0.68, "observed": 0.7, "count": 5}],
+    }
+    return FieldCard.model_validate(
+        {
+            "name": NAME,
+            "version": "1",
+            "family": "field",
+            "purpose": "Flow in the tests",
+            "architecture": {"network": "parabola"},
+            "units": FIELD_UNITS,
+            "signs": FIELD_SIGNS,
+            "domain": {
+                "porosity": (0.1, 0.6),
+                "length_scale_voxels": (0.3, 6.0),
+                "lengths_voxels": (12, 32),
+                "families": ["blobs"],
+                "ends": "mirror",
+                "log_std_in": 0.6,
+                "log_std_out": 1.0,
+                "description": "images of the tests",
+            },
+            "divisor": DIVISOR,
+            "max_voxels": 60_000,
+            "data": [
+                {
+                    "name": "none",
+                    "origin": "tests",
+                    "licence": "CC0-1.0",
+                    "sha256": "1" * 64,
+                    "count": 1,
+                    "level_of_theory": "a formula",
+                    "citation": "none",
+                }
+            ],
+            "split": {"method": "none", "train": 1, "valid": 1, "test": 1, "seed": 0},
+            "metrics": [metric],
+            "compared_with": [{"name": "mean predictor", "metrics": [metric]}],
+            "committee": {"members": 2, "log_permeability": calibration},
+            "training": {
+                "pipeline": "permeability",
+                "config_sha256": "2" * 64,
+                "seed": 0,
+                "parameters": 2,
+                "cpu_seconds": 0.0,
+                "epochs": 0,
+            },
+            "batching": {
+                "device": "cpu",
+                "engine": "onnxruntime 1",
+                "threads": 1,
+                "points": [{"slots": 4096, "milliseconds": 1.0}],
+                "best_slots": 4096,
+            },
+            "checks": [{"name": "none", "measured": 0.0, "bound": 0.0}],
+            "files": describe_files(staging, "1"),
+            "exporter": {},
+            "created": date(2026, 1, 1),
+            "licence": "CC0-1.0",
+            "citation": ["none"],
+        }
+    )
