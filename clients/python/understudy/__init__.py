@@ -19,6 +19,7 @@ from understudy.errors import (
     DeadlineExceeded,
     DigestMismatch,
     FramingError,
+    InvalidImage,
     InvalidStructure,
     ModelChanged,
     NotAllowed,
@@ -34,6 +35,7 @@ from understudy.errors import (
 )
 from understudy.predictions import Prediction
 from understudy.retries import Retries
+from understudy.rocks import Permeability
 from understudy.structures import Structure
 from understudy.version import VERSION
 
@@ -50,6 +52,7 @@ __all__ = [
     "DeadlineExceeded",
     "DigestMismatch",
     "FramingError",
+    "InvalidImage",
     "InvalidStructure",
     "ModelChanged",
     "NotAllowed",
@@ -57,6 +60,7 @@ __all__ = [
     "NotReachable",
     "OutOfDomain",
     "OutOfDomainWarning",
+    "Permeability",
     "Prediction",
     "Refused",
     "Retries",

@@ -20,6 +20,7 @@ from understudy.options import PredictOptions
 from understudy.plugins import PluginGroup
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt, read_receipt
+from understudy.rock_command import permeability
 from understudy.structures import Structure, as_structures, read_frames
 from understudy.version import VERSION
 from understudy.wire import Escalate, OnOutOfDomain, OptionalOutput, PredictionHead
@@ -132,6 +133,9 @@ def replay(
 
         console().print(replay_text(kept, report))
     raise typer.Exit(report.verdict == "different")
+
+
+app.command()(permeability)
 
 
 def main() -> None:

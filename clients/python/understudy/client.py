@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast, overload
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
 from understudy import flows
 from understudy.errors import NotReachable
@@ -18,6 +20,7 @@ from understudy.options import PredictOptions
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt
 from understudy.retries import Retries
+from understudy.rocks import Axis, Permeability, RockImage, RockOptions, rock_question
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
 from understudy.wire import Command, ModelSummary, ModelVersions, PlanAnswer, ReplayReport
@@ -168,6 +171,37 @@ class Client:
         batch, single = as_structures(structures)
         predictions = self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
+
+    def permeability(self, image: RockImage, voxel_size_um: float, **options: Unpack[RockOptions]) -> Permeability:
+        """Permeability of a rock image along its axes, with interval, porosities, verdict and warnings.
+
+        Args:
+            image: an array [nx, ny, nz] of booleans (True is pore) or labels, or a path (.npy, .npz, .tif, .raw).
+            voxel_size_um: side of the cubic voxels in micrometres.
+            axes: "all", or some of x, y and z, such as "x,z".
+            pore_value: the label, or labels, that are pores; needed where that is not clear.
+            shape, dtype, order: of a .raw file.
+            model: its name.
+            on_out_of_domain: `answer`, `flag` (the default) or `refuse`.
+            model_digest: the weights that must answer.
+
+        Raises:
+            InvalidImage: the file cannot be read.
+            BadRequest: the gateway cannot tell what is pore, or what the image is.
+            OutOfDomain: the model was not trained for it, and `on_out_of_domain` is `refuse`.
+        """
+        body, model, said = rock_question(image, options)
+        return self._run(flows.permeability(self._ask, model, body, voxel_size_um, said))
+
+    def velocity(
+        self, image: RockImage, voxel_size_um: float, axis: Axis, **options: Unpack[RockOptions]
+    ) -> NDArray[np.float32]:
+        """The velocity along an axis times viscosity over pressure gradient, voxel^2, shaped as the image.
+
+        See `permeability` for the arguments.
+        """
+        body, model, said = rock_question(image, {**options, "axes": axis})
+        return self._run(flows.velocity(self._ask, model, body, voxel_size_um, said))
 
     def plan(
         self,
@@ -326,6 +360,20 @@ class AsyncClient:
         batch, single = as_structures(structures)
         predictions = await self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
+
+    async def permeability(
+        self, image: RockImage, voxel_size_um: float, **options: Unpack[RockOptions]
+    ) -> Permeability:
+        """Permeability of a rock image along its axes; see `Client.permeability`."""
+        body, model, said = rock_question(image, options)
+        return await self._run(flows.permeability(self._ask, model, body, voxel_size_um, said))
+
+    async def velocity(
+        self, image: RockImage, voxel_size_um: float, axis: Axis, **options: Unpack[RockOptions]
+    ) -> NDArray[np.float32]:
+        """The velocity field along an axis; see `Client.velocity`."""
+        body, model, said = rock_question(image, {**options, "axes": axis})
+        return await self._run(flows.velocity(self._ask, model, body, voxel_size_um, said))
 
     async def plan(
         self,

@@ -2,6 +2,7 @@
 
 UnderstudyError                     everything this package raises on purpose: detail, code, hint, facts
 ├── InvalidStructure (ValueError)   a structure cannot be sent as it is
+├── InvalidImage (ValueError)       a rock image cannot be sent as it is
 ├── FramingError (ValueError)       a body does not follow the tensor framing
 ├── AmbiguousModel (ValueError)     no model was named, and none or several could answer
 ├── NotReachable                    no answer came: name, network, refused connection
@@ -53,6 +54,12 @@ class InvalidStructure(UnderstudyError, ValueError):
     """A structure cannot be sent as it is; facts hold its `index` and the `field`."""
 
     code = "invalid_structure"
+
+
+class InvalidImage(UnderstudyError, ValueError):
+    """A rock image cannot be read, or not be sent as it is."""
+
+    code = "invalid_image"
 
 
 class FramingError(UnderstudyError, ValueError):

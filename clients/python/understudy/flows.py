@@ -4,21 +4,25 @@ A flow yields a `Call` and is sent what came of it (an `httpx.Response` or an `h
 and is resumed when it is over. The synchronous and the asynchronous client only drive flows, so neither holds logic.
 """
 
+import io
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
-from understudy.answers import object_of, part_of, prediction_of, unreachable
+from understudy.answers import object_of, part_of, prediction_of, raise_for_refusal, unreachable
 from understudy.errors import Refused
 from understudy.framing import HEADER_LENGTH, MEDIA_TYPE, encode
 from understudy.options import PredictOptions, head_of
 from understudy.predictions import Prediction, part
 from understudy.receipts import Receipt
 from understudy.retries import Retries
+from understudy.rocks import NPY, Permeability, RockBody
 from understudy.structures import Structure, pack, plain
 from understudy.wire import (
     Command,
@@ -172,6 +176,30 @@ def replay(
         body["results"] = list(results)
     response = yield from ask(Call("POST", "/v1/replay", _JSON, json.dumps(body, allow_nan=False).encode()))
     return part_of(response, ReplayAnswer).replay
+
+
+def permeability(
+    ask: Asker, model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str]
+) -> Flow[Permeability]:
+    """`POST /v1/fields/{model}`."""
+    response = yield from ask(rock_call(model, body, voxel_size_um, options, "application/json"))
+    return part_of(response, Permeability)
+
+
+def velocity(
+    ask: Asker, model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str]
+) -> Flow[NDArray[np.float32]]:
+    """`POST /v1/fields/{model}`, asked for the field."""
+    response = yield from ask(rock_call(model, body, voxel_size_um, options, NPY))
+    raise_for_refusal(response)
+    return np.asarray(np.load(io.BytesIO(response.content), allow_pickle=False))
+
+
+def rock_call(model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str], accept: str) -> Call:
+    """The request for a rock image."""
+    query = urlencode({"voxel_size_um": repr(float(voxel_size_um)), **body.said, **options})
+    headers = {"Content-Type": body.media_type, "Accept": accept}
+    return Call("POST", f"/v1/fields/{quote(model, safe='')}?{query}", headers, body.content)
 
 
 def chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:
