@@ -28,7 +28,7 @@ RATTLED_ANGSTROM: Final = 0.3
 APART_ANGSTROM: Final = 3.0
 WALL_ANGSTROM: Final = 1.6
 _BONDED: Final = 1.3
-_MADE: Final = 300
+_MADE, _LEAST_MADE, _MADE_ATOMS = 300, 50, 20_000
 _SEED: Final = 5
 
 Made = Structure | None
@@ -58,7 +58,7 @@ def surroundings(environments: Environments, test: Sequence[Structure], cutoff: 
 def unfamiliar(test: Sequence[Structure], elements: NDArray[np.int64], cutoff: float) -> dict[str, list[Structure]]:
     """Structures out of the domain by kind; kinds that cannot be made of these frames are left out."""
     generator = np.random.default_rng(_SEED)
-    frames = [test[i] for i in generator.integers(0, len(test), _MADE)]
+    frames = [test[i] for i in generator.integers(0, len(test), _count(test))]
     kinds: dict[str, list[Structure]] = {
         kind: [s for frame in frames if (s := make(frame, generator)) is not None and _possible(s, cutoff)]
         for kind, make in _MAKERS.items()
@@ -67,6 +67,11 @@ def unfamiliar(test: Sequence[Structure], elements: NDArray[np.int64], cutoff: f
     if len(known) <= MANY_FORMULAS:  # a model of many molecules is made for others too
         kinds["other molecules of these elements"] = list(_other_molecules(known, elements))
     return {kind: structures for kind, structures in kinds.items() if structures}
+
+
+def _count(test: Sequence[Structure]) -> int:
+    """How many are made of each kind: fewer of large structures, each of which has many atoms to be seen by."""
+    return min(_MADE, max(_LEAST_MADE, _MADE_ATOMS // max(len(frame) for frame in test)))
 
 
 def auroc(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> float:

@@ -19,13 +19,14 @@ from training.data.dataset import uniform
 from training.data.provenance import Provenance
 from training.domain import training_domain
 from training.export.potential import export_potential, write_reference
+from training.gate import derivatives
 from training.gate.batching import batching_curve
 from training.gate.engines import Arrays, Engine, onnx_engine
 from training.gate.errors import Refused
 from training.gate.files import inspect_files
 from training.gate.gate import examine
 from training.gate.parity import weights_kept
-from training.gate.submission import EVERYDAY, MEMBERS, TORCHSCRIPT, Submission
+from training.gate.submission import EVERYDAY, MEMBERS, TORCHSCRIPT, Submission, doubled
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.publish import _card, _reference_inputs
 
@@ -451,3 +452,11 @@ def test_a_file_that_belongs_to_no_version_is_refused(copied: Path) -> None:
 def test_a_pickle_in_place_of_torchscript_is_refused(copied: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, copied / "model.pt")
     assert "TorchScript" in failed(copied)
+
+
+def test_forces_of_chosen_atoms_by_differences_are_those_of_all(healthy: Submission) -> None:
+    inputs = healthy.inputs([healthy.molecules[0]], skin=0.3)
+    every = derivatives.forces_by_differences(healthy.exact, doubled(inputs), 1e-4)
+    atoms = np.array([0, 2])
+    some = derivatives.forces_by_differences(healthy.exact, doubled(inputs), 1e-4, atoms)
+    np.testing.assert_allclose(some, every[atoms], rtol=1e-9, atol=1e-9)
