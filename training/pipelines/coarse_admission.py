@@ -76,11 +76,10 @@ def _metrics(folder: Path, field: str, forces: str | None) -> list[Metric]:
     """Force errors on the test part, and the arrangement at each state under dynamics, of one force field."""
     entries = _errors(folder)
     found = [] if forces is None else _force_metrics(folder, forces, entries)
-    frames = _frames_by_state(folder, len(entries))
-    for entry, count in zip(entries, frames, strict=True):
+    for entry in entries:
         if entry[field] is not None:
             found += [
-                Metric(name=f"{name} ({_name(entry)})", value=entry[field][name], unit="1", count=count)
+                Metric(name=f"{name} ({_name(entry)})", value=entry[field][name], unit="1", count=entry["frames"])
                 for name in ("E_RDF", "E_ADF")
             ]
     return found
@@ -122,11 +121,6 @@ def _halves(folder: Path) -> Comparison:
 def _errors(folder: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = json.loads((folder / "errors.json").read_text())
     return entries
-
-
-def _frames_by_state(folder: Path, states: int) -> list[int]:
-    with np.load(folder / PREDICTIONS) as arrays:
-        return [int((arrays["test/state"] == s).sum()) for s in range(states)]
 
 
 def _name(entry: dict[str, Any]) -> str:

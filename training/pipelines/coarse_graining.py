@@ -325,7 +325,8 @@ def _save_distributions(
     for s, state in enumerate(track(liquid.states, description="dynamics of beads")):
         truth = arranged(frames, s, config.r_max_angstrom, config.bins)
         arrays |= {"r": truth.radial.r, f"{s}/atoms/g": truth.radial.g, f"{s}/atoms/p": truth.angular.p}
-        entry = {"state": state.model_dump(), "arm_angstrom": truth.angular.arm}
+        count = int((frames.state == s).sum())
+        entry = {"state": state.model_dump(), "frames": count, "arm_angstrom": truth.angular.arm}
         entry["noise"] = noise_floor(frames, s, truth, config)
         for name, forces in fields.items():
             found = simulated(forces, frames, s, config, truth)
