@@ -106,11 +106,11 @@ def version() -> str:
 def train(task: Task, budget: Budget, seed: int, kernel: str | None = None) -> Trained:
     """Train one hippynn network and measure it on the test part."""
     torch.manual_seed(seed)
-    with _quietly(), _console.status(f"hippynn beside {task.name}, seed {seed}") as status:
+    with quietly(), _console.status(f"hippynn beside {task.name}, seed {seed}") as status:
         modules, energy = graph(task)
         database = database_of(task, modules, seed)
         hierarchical_energy_initialization(energy, database, trainable_after=False)
-        kernel = hippynn.custom_kernels.set_custom_kernels(kernel or fastest_kernel(modules, database, task))
+        kernel = use_kernel(kernel or fastest_kernel(modules, database, task))
         pace = Pace(budget, task.fit, len(task.prepared.split.train))
         modules, controller, metrics = setup_training(
             modules, SetupParams(controller=pace.controller(modules.model), device="cpu")
@@ -275,6 +275,11 @@ class _Paced(PatienceController):  # type: ignore[misc]
         return self.pace.after_epoch() and more
 
 
+def use_kernel(kernel: str) -> str:
+    """Let hippynn compute with one of its kernels."""
+    return str(hippynn.custom_kernels.set_custom_kernels(kernel))
+
+
 def fastest_kernel(modules: Any, database: Any, task: Task, steps: int = 12) -> str:
     """The kernel of hippynn with the shortest training step on these data."""
     shuffled = database.make_generator("train", "train", task.fit.batch_size)
@@ -329,7 +334,7 @@ def as_ours(task: Task, state: Mapping[str, Any]) -> tuple[HipNN, dict[str, floa
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what hippynn tells the terminal; its errors are heard."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

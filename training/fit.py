@@ -113,7 +113,7 @@ class State:
         self.network = network
         self.stepper = processes.in_step(_Stepper(network))
         self.average = copy.deepcopy(network)
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
         self.plateau = Plateau(config.batch_size, config.learning_rate)
         self.best_weights = copy.deepcopy(network.state_dict())
         self.history: list[Epoch] = []

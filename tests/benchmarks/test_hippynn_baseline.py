@@ -131,7 +131,7 @@ def test_the_loss_is_that_of_the_run(
 ) -> None:
     task = task_of(forces=forces, scale=scale)
     torch.manual_seed(1)
-    with training._quietly():
+    with training.quietly():
         modules, energy = training.graph(task)
         database = training.database_of(task, modules, seed=0)
         training.hierarchical_energy_initialization(energy, database)
@@ -151,7 +151,7 @@ def test_the_loss_is_that_of_the_run(
 
 def test_forces_that_a_run_weighs_are_refused(training: ModuleType, task_of: Callable) -> None:
     task = task_of(forces=FORCES, scale=1.0)
-    with training._quietly():
+    with training.quietly():
         modules, _ = training.graph(task)
         with pytest.raises(ValueError, match="energy_scale_ev"):
             training.database_of(task, modules, 0)
@@ -174,7 +174,7 @@ def test_hippynn_learns_here(training: ModuleType, task_of: Callable) -> None:
 def test_errors_are_those_of_hippynns_own_answers(training: ModuleType, task_of: Callable) -> None:
     task = task_of()
     torch.manual_seed(1)
-    with training._quietly():
+    with training.quietly():
         modules, energy = training.graph(task)
         database = training.database_of(task, modules, seed=0)
         training.hierarchical_energy_initialization(energy, database)
@@ -200,7 +200,7 @@ def test_the_rate_follows_the_cosine_by_the_share_of_the_budget(training: Module
 
 def test_the_plateau_schedule_is_hippynns_own(training: ModuleType, task_of: Callable) -> None:
     fit = task_of(schedule="plateau", max_batch_size=32, patience=0, termination_patience=2).fit
-    with training._quietly():
+    with training.quietly():
         controller = training.Pace(training.Budget(epochs=50), fit, 80).controller(torch.nn.Linear(1, 1))
     more = [controller.push_epoch(epoch, epoch == 0, 1.0) for epoch in range(5)]
     assert controller.batch_size == 32
@@ -209,7 +209,7 @@ def test_the_plateau_schedule_is_hippynns_own(training: ModuleType, task_of: Cal
 
 def test_periodic_frames_are_refused(training: ModuleType, task_of: Callable) -> None:
     data = springs()
-    with training._quietly():
+    with training.quietly():
         modules, _ = training.graph(task_of())
         with pytest.raises(ValueError, match="molecules in vacuum"):
             training.database_of(task_of(data=replace(data, pbc=np.ones((len(data), 3), bool))), modules, 0)

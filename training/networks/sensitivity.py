@@ -49,6 +49,10 @@ class SensitivityTrace(NamedTuple):
         return radial, (apart * self.radial.unsqueeze(2)).sum(dim=3)[:, :, 1:]
 
 
+LEAST_EXPONENT = -50.0
+"""exp(-50) is 2e-22: far below rounding, yet a normal number. Underflow made exp itself and the products slow."""
+
+
 class Sensitivity(nn.Module):
     """Radial functions with trainable centres mu and widths sigma (a length), one set per interaction layer."""
 
@@ -61,7 +65,7 @@ class Sensitivity(nn.Module):
     def forward(self, near: Geometry) -> SensitivityTrace:
         """S and what its derivative needs."""
         x = self.sigma * (near.inverse - 1.0 / self.mu)
-        bell = torch.exp(-(x * x) / 2)
+        bell = torch.exp(torch.clamp(-(x * x) / 2, min=LEAST_EXPONENT))
         radial = bell * near.cutoff
         slope = bell * near.cutoff_slope + radial * x * self.sigma * (near.inverse * near.inverse)
         return SensitivityTrace(_outer(near.harmonics, radial), radial, slope)
