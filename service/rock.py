@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.card import Calibration
 from contract.voxels import AXES, Image, specific_surface, throat_voxels, wall_distance
 from service.errors import BadImage
 from service.families.field import FlowPrediction
@@ -16,6 +17,7 @@ SURELY: Final = 0.45
 SUSPICIOUS: Final = 0.6
 NARROW: Final = 4.0
 SCATTER: Final = 0.2
+TOO_NARROW: Final = 0.1
 THROATS_UP_TO: Final = 4_000_000
 """Voxels; in larger images the throats are not measured."""
 USUAL_UM: Final = (0.005, 500.0)
@@ -81,6 +83,19 @@ def warnings_of(
     """
     found = [*_of_image(rock), *(w for p, t in zip(predictions, throats, strict=True) for w in _along(rock, p, t))]
     return [{"code": code, "text": text} for code, text in found]
+
+
+def interval_warning(calibrated: Calibration | None) -> list[dict[str, str]]:
+    """What to know of an interval that held less on unseen images than it is called to."""
+    faults = [c for c in (calibrated.coverage if calibrated else []) if c.observed < c.nominal - TOO_NARROW]
+    if not faults:
+        return []
+    worst = faults[-1]
+    text = (
+        f"The {worst.nominal:.0%} interval is too narrow: on {worst.count} images that the model never saw it held "
+        f"{worst.observed:.0%}. Verify what depends on it by a simulation."
+    )
+    return [{"code": "interval_too_narrow", "text": text}]
 
 
 def throat_of(rock: Rock, prediction: FlowPrediction) -> float | None:

@@ -25,7 +25,7 @@ from service.errors import BadImage, BadRequest, UnsupportedMediaType
 from service.families.field import FlowPrediction, in_units
 from service.flow import FlowAnswer, FlowOptions
 from service.plane import Plane
-from service.rock import Rock, axes_of, octants, rock_of, throat_of, warnings_of
+from service.rock import Rock, axes_of, interval_warning, octants, rock_of, throat_of, warnings_of
 from service.settings import Limits
 
 PNG: Final = "image/png"
@@ -93,7 +93,10 @@ def said_of(answer: FlowAnswer, rock: Rock) -> dict[str, Any]:
         "padded_to": {axis: list(p.sample.inputs.pore.shape) for axis, p in each.items()},
         "domain": _domain(each),
         "flags": answer.flags,
-        "warnings": warnings_of(rock, answer.predictions, throats),
+        "warnings": [
+            *warnings_of(rock, answer.predictions, throats),
+            *interval_warning(card.committee.log_permeability),
+        ],
         "seconds": answer.seconds,
         "receipt": answer.receipt(rock),
     }

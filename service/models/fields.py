@@ -69,13 +69,14 @@ class FieldModels:
 
 
 def load_fields(repository: ModelRepository, engine: Engine, turns: Turns, limits: Limits) -> FieldModels:
-    """Verify, open and warm every model of flow of a repository; there may be none.
+    """Verify, open and warm every model of flow of a repository that the engine runs; there may be none.
 
     Raises:
         RepositoryError: a model must not be served, naming the file and the reason.
     """
     stored = [repository.load(name) for name in repository.names()]
-    return FieldModels([load_field(each, engine, turns, limits) for each in stored if isinstance(each.card, FieldCard)])
+    fields = [each for each in stored if isinstance(each.card, FieldCard) and engine.opens(each, MEAN)]
+    return FieldModels([load_field(each, engine, turns, limits) for each in fields])
 
 
 def load_field(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits) -> FieldModel:

@@ -8,7 +8,8 @@ import numpy as np
 from contract.repository import ModelRepository, StoredModel
 
 SHIPPED = Path(__file__).parents[2] / "model_repo"
-NAMES = ModelRepository(SHIPPED).names()
+FAMILIES = {name: ModelRepository(SHIPPED).load(name).card.family for name in ModelRepository(SHIPPED).names()}
+NAMES = [name for name, family in FAMILIES.items() if family == "potential"]
 GRAPHS = ("model.onnx", "model_members.onnx")
 Arrays = dict[str, np.ndarray]
 
