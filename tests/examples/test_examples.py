@@ -78,6 +78,16 @@ def test_beads_of_methanol_keep_the_distance_of_their_first_shell(project: Path,
     assert "S stands for one molecule CH3OH" in shown
 
 
+@pytest.mark.parametrize("model", ["aluminium", "aluminium-student"])
+def test_aluminium_is_a_crystal_with_vacancies_and_conserves_energy(project: Path, gateway: str, model: str) -> None:
+    shown = run(project, gateway, "examples/aluminium.py", model)
+    found = re.search(r"constant ([0-9.]+) .*vacancy +([0-9.]+) eV.*within ([0-9.]+) meV", shown, re.DOTALL)
+    assert found is not None
+    assert 3.9 < float(found.group(1)) < 4.2
+    assert 0.2 < float(found.group(2)) < 1.2
+    assert float(found.group(3)) < 5.0
+
+
 def test_many_structures_grow_more_uncertain_the_further_they_are_displaced(project: Path, gateway: str) -> None:
     shown = run(project, gateway, "examples/many_structures.py")
     rows = re.findall(r"([0-9.]+) angstrom +(-?[0-9.]+) eV +([0-9.]+) eV +(True|False)", shown)

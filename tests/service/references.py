@@ -10,12 +10,18 @@ from contract.repository import ModelRepository, StoredModel
 SHIPPED = Path(__file__).parents[2] / "model_repo"
 FAMILIES = {name: ModelRepository(SHIPPED).load(name).card.family for name in ModelRepository(SHIPPED).names()}
 NAMES = [name for name, family in FAMILIES.items() if family == "potential"]
-GRAPHS = ("model.onnx", "model_members.onnx")
+MALONALDEHYDE = "malonaldehyde"
 Arrays = dict[str, np.ndarray]
 
 
 def shipped(name: str) -> StoredModel:
     return ModelRepository(SHIPPED).load(name)
+
+
+def graphs() -> list[tuple[str, str]]:
+    """Every model with each of its graphs; a single network has one."""
+    members = {name: shipped(name).card.committee.members for name in NAMES}
+    return [(name, "model.onnx") for name in NAMES] + [(n, "model_members.onnx") for n in NAMES if members[n] > 1]
 
 
 def reference(stored: StoredModel) -> tuple[Arrays, Arrays]:

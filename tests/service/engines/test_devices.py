@@ -2,7 +2,7 @@
 
 import onnxruntime
 import pytest
-from references import NAMES, reference, shipped
+from references import MALONALDEHYDE, reference, shipped
 
 from service.engines import EngineUnavailable
 from service.engines.onnxruntime import CPU, CUDA, OnnxRuntime, device_of, providers_for, run_bound
@@ -47,7 +47,7 @@ def test_the_engine_refuses_cuda_on_this_machine() -> None:
 
 
 def test_a_run_with_bound_inputs_and_outputs_gives_the_same_answers() -> None:
-    stored = shipped(NAMES[0])
+    stored = shipped(MALONALDEHYDE)
     inputs, expected = reference(stored)
     session = onnxruntime.InferenceSession(stored.file("model.onnx"), providers=[CPU])
     outputs = run_bound(session, list(expected), inputs, None, "cpu")

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from references import NAMES, SHIPPED, assert_alike, reference, shipped
+from references import MALONALDEHYDE, NAMES, SHIPPED, assert_alike, reference, shipped
 from tiny import publish_tiny
 from understudy.inprocess import InProcess
 from wires import malonaldehyde, rest_json
@@ -38,7 +38,7 @@ def test_it_reproduces_the_reference(engine: TorchScript, name: str) -> None:
 
 
 def test_it_may_run_in_several_threads_at_once(engine: TorchScript) -> None:
-    run, (inputs, _) = engine.open(shipped(NAMES[0]), "model.onnx"), reference(shipped(NAMES[0]))
+    run, (inputs, _) = engine.open(shipped(MALONALDEHYDE), "model.onnx"), reference(shipped(MALONALDEHYDE))
     expected = run(inputs)["forces"]
     with ThreadPoolExecutor(2) as pool:
         for outputs in pool.map(lambda _: run(inputs), range(6)):
@@ -55,9 +55,9 @@ def test_it_says_what_it_is_and_gives_torch_its_threads_back() -> None:
 
 
 def test_a_changed_file_is_refused_before_it_is_unpacked(engine: TorchScript, tmp_path: Path) -> None:
-    for folder in SHIPPED.glob(f"{NAMES[0]}*"):
+    for folder in SHIPPED.glob(f"{MALONALDEHYDE}*"):
         shutil.copytree(folder, tmp_path / folder.name)
-    stored = ModelRepository(tmp_path).load(NAMES[0])
+    stored = ModelRepository(tmp_path).load(MALONALDEHYDE)
     (stored.folder / "model.pt").write_bytes(b"not even a zip file")
     with pytest.raises(DigestMismatch, match=r"model\.pt"):
         engine.open(stored, "model.onnx")
@@ -70,14 +70,14 @@ def test_a_model_without_torchscript_is_refused_by_name(engine: TorchScript, tmp
 
 
 def test_the_graph_of_the_members_is_not_there_and_the_gateway_says_so(engine: TorchScript) -> None:
-    stored = shipped(NAMES[0])
+    stored = shipped(MALONALDEHYDE)
     assert not engine.opens(stored, "model_members.onnx")
     with pytest.raises(UnsafeArtefact, match="UNDERSTUDY_ENGINE=onnxruntime"):
         engine.open(stored, "model_members.onnx")
     app = create_app(Settings(model_repo=SHIPPED, engine="torchscript", workers=1))
     with httpx.Client(transport=InProcess(app), base_url="http://127.0.0.1", timeout=60.0) as gateway:
-        right = rest_json([malonaldehyde()])(gateway, NAMES[0])
-        refused = rest_json([malonaldehyde()], outputs=["forces_std"])(gateway, NAMES[0])
+        right = rest_json([malonaldehyde()])(gateway, MALONALDEHYDE)
+        refused = rest_json([malonaldehyde()], outputs=["forces_std"])(gateway, MALONALDEHYDE)
     assert right.status_code == 200
     assert refused.status_code == 400
     assert "onnxruntime" in refused.json()["hint"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 from real_triton import RealTriton
-from references import GRAPHS, NAMES, SHIPPED, assert_alike, reference, shipped
+from references import SHIPPED, assert_alike, graphs, reference, shipped
 from tiny import publish_tiny
 from understudy.inprocess import InProcess
 from wires import call, malonaldehyde, rest_json
@@ -98,8 +98,7 @@ def executions(server: RealTriton, model: str) -> int:
     return int(statistics["model_stats"][0].get("execution_count", 0))
 
 
-@pytest.mark.parametrize("file", GRAPHS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "file"), graphs())
 def test_it_answers_as_the_embedded_engine_and_as_the_reference(tritons: Pair, name: str, file: str) -> None:
     stored, (inputs, expected) = shipped(name), reference(shipped(name))
     with engine_on(tritons[0]) as engine:
