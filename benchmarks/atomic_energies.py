@@ -1,8 +1,8 @@
 """A light student with and without its teachers' atomic energies, at equal steps, and what it saves.
 
 Matin et al., Digital Discovery (2025), doi:10.1039/D5DD00085H, scaled down: the teacher is the committee that
-`understudy learn training/configs/aluminium-small.yaml` left in runs/aluminium; the student has the network, the fit and the
-further cells of training/configs/aluminium-student-small.yaml, whose run must be there too.
+`understudy learn training/configs/aluminium-small.yaml` left in runs/aluminium; the student has the network, the fit
+and the further cells of training/configs/aluminium-student-small.yaml, whose run must be there too.
 """
 
 import time

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from scipy.stats import t as student_t
 
 from training.batches import LabelledGraphs, fit_references, labelled_graphs
@@ -19,6 +18,7 @@ from training.evaluation import predict_energies, predict_forces
 from training.fit import Epoch, FitConfig, fit
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.losses import ObjectiveFunction
+from training.pipelines.members import fresh_member
 
 Arm = dict[str, float]
 Error = Callable[[HipNN, LabelledGraphs], float]
@@ -67,9 +67,11 @@ def parts_of(dataset: Dataset, frames: int, held_out: int, seed: int) -> Parts:
 def trained(
     objective: ObjectiveFunction, parts: Parts, error: Error, epochs: int, seed: int, title: str
 ) -> tuple[HipNN, list[Epoch]]:
-    """A new network of this seed, trained on one part; `error` on another part chooses its best epoch."""
-    torch.manual_seed(seed)
-    network = HipNN(NETWORK)
+    """A new network of this seed, trained on one part; `error` on another part chooses its best epoch.
+
+    Its sensitivities are fixed, so that networks can be stacked into a committee.
+    """
+    network = fresh_member(NETWORK, seed)
     config = FitConfig(schedule="cosine", learning_rate=2e-3, batch_size=16, max_epochs=epochs, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         history = fit(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.io import write
 
@@ -19,6 +20,7 @@ from training.objectives.forces import EnergyForceObjective
 from training.pipelines.admission import candidate_of
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
+from training.pipelines.members import fresh_member, stack
 from training.publish import publish
 
 ATOMS_PER_FRAME = 3
@@ -195,3 +197,13 @@ def test_publishing_again_makes_the_next_version_and_an_old_number_is_refused(
 def test_a_run_that_is_not_finished_cannot_be_published(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="understudy train"):
         candidate_of(tmp_path)
+
+
+def test_members_with_sensitivities_of_their_own_are_not_stacked() -> None:
+    config = HipNNConfig(elements=[1, 6], features=4, sensitivities=4)
+    alike = [fresh_member(config, seed) for seed in (0, 1)]
+    assert stack(alike).config.members == 2
+    with torch.no_grad():
+        next(iter(alike[0].blocks[0].interaction.sensitivity.parameters())).add_(0.1)
+    with pytest.raises(ValueError, match="sensitivit"):
+        stack(alike)

@@ -56,11 +56,7 @@ def train_member(
     title: str,
 ) -> tuple[HipNN, list[Epoch]]:
     """Member m alone, with the sensitivities as they are initialised."""
-    torch.manual_seed(how.seed + m)
-    made = HipNN(network.model_copy(update={"members": 1}))
-    for block in made.blocks:
-        for parameter in block.interaction.sensitivity.parameters():  # type: ignore[union-attr]
-            parameter.requires_grad_(False)
+    made = fresh_member(network, how.seed + m)
     own = train if train.weight is None else replace(train, weight=train.weight[:, m : m + 1])
     epochs = fit(
         made,
@@ -74,11 +70,28 @@ def train_member(
     return made.cpu(), epochs
 
 
+def fresh_member(network: HipNNConfig, seed: int) -> HipNN:
+    """New weights of this seed; the sensitivities stay as they are initialised, alike for every member."""
+    torch.manual_seed(seed)
+    made = HipNN(network.model_copy(update={"members": 1}))
+    for block in made.blocks:
+        for parameter in block.interaction.sensitivity.parameters():  # type: ignore[union-attr]
+            parameter.requires_grad_(False)
+    return made
+
+
 def stack(members: list[HipNN]) -> HipNN:
-    """One committee of networks that have the same sensitivities."""
+    """One committee of networks that have the same sensitivities.
+
+    Raises:
+        ValueError: they have not.
+    """
     weights = [m.state_dict() for m in members]
     network = HipNN(members[0].config.model_copy(update={"members": len(members)}))
     shared = {"mu", "sigma"}
+    for key, value in weights[0].items():
+        if key.rsplit(".", 1)[-1] in shared and not all(torch.equal(value, w[key]) for w in weights):
+            raise ValueError(f"{key} differs between members: a committee shares its sensitivities")
     network.load_state_dict(
         {
             key: value if key.rsplit(".", 1)[-1] in shared else torch.cat([w[key] for w in weights])
