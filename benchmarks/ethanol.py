@@ -72,7 +72,9 @@ def trained(
     Its sensitivities are fixed, so that networks can be stacked into a committee.
     """
     network = fresh_member(NETWORK, seed)
-    config = FitConfig(schedule="cosine", learning_rate=2e-3, batch_size=16, max_epochs=epochs, seed=seed)
+    config = FitConfig(
+        schedule="cosine", learning_rate=2e-3, batch_size=16, max_epochs=epochs, termination_patience=epochs, seed=seed
+    )
     with tempfile.TemporaryDirectory() as folder:
         history = fit(
             network, objective, parts.train, lambda n: error(n, parts.valid), config, Path(folder), title=title
