@@ -15,19 +15,22 @@ EDGES_ATOMS: Final = (8, 16, 24)
 def strata_of(part: Dataset) -> dict[str, NDArray[np.bool_]]:
     """Masks [n] by name: windows of the energy for one composition, else sizes, and kinds where the data name them."""
     if len(np.unique(part.compositions())) == 1:
-        return _windows(part.energy - part.energy.min(initial=np.inf), (0.0, *EDGES_EV))
+        return _occupied(_windows(part.energy - part.energy.min(initial=np.inf)))
     kinds = {} if part.kinds is None else {str(kind): part.kinds == kind for kind in np.unique(part.kinds)}
-    return {**_sizes(part.sizes), **kinds}
+    return _occupied({**_sizes(part.sizes), **kinds})
 
 
-def _windows(above: NDArray[np.float64], edges: tuple[float, ...]) -> dict[str, NDArray[np.bool_]]:
+def _windows(above: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
+    edges = (0.0, *EDGES_EV)
     found = {f"{low:g} to {high:g} eV": (above >= low) & (above < high) for low, high in pairwise(edges)}
-    found[f"above {edges[-1]:g} eV"] = above >= edges[-1]
-    return {name: inside for name, inside in found.items() if inside.any()}
+    return {**found, f"above {edges[-1]:g} eV": above >= edges[-1]}
 
 
 def _sizes(sizes: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    bounds = [0, *EDGES_ATOMS, int(sizes.max(initial=0)) + EDGES_ATOMS[-1]]
-    found = {f"{low + 1} to {high} atoms": (sizes > low) & (sizes <= high) for low, high in pairwise(bounds[:-1])}
-    found[f"over {EDGES_ATOMS[-1]} atoms"] = sizes > EDGES_ATOMS[-1]
-    return {name: inside for name, inside in found.items() if inside.any()}
+    edges = (0, *EDGES_ATOMS)
+    found = {f"{low + 1} to {high} atoms": (sizes > low) & (sizes <= high) for low, high in pairwise(edges)}
+    return {**found, f"over {edges[-1]} atoms": sizes > edges[-1]}
+
+
+def _occupied(strata: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
+    return {name: inside for name, inside in strata.items() if inside.any()}
