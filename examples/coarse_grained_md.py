@@ -10,7 +10,7 @@ import sys
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from understudy import Client, UnderstudyCalculator
 
 URL = os.environ.get("UNDERSTUDY_URL", "http://127.0.0.1:8000")
@@ -25,7 +25,7 @@ def main(kelvin: float, density: float) -> None:
     atoms = lattice(symbol, bead["mass_u"], density, per_edge=5)
     atoms.calc = UnderstudyCalculator(URL, MODEL)
     rng = np.random.default_rng(0)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=rng)
+    thermalize_momenta(atoms, temperature_K=kelvin, rng=rng)
     dynamics = Langevin(
         atoms, TIME_STEP_FS * units.fs, temperature_K=kelvin, friction=2e-3 / units.fs, rng=rng, fixcm=False
     )
