@@ -1,13 +1,13 @@
 """A run of ours beside hippynn 0.1.3 on the same split: for the CPU time of one of its networks, and for its epochs.
 
 `python -m benchmarks.hippynn_baseline runs/NAME` writes comparisons.json into the run and a record; `python -m
-benchmarks.run hippynn_baseline` does it for every run in runs/. See benchmarks/hippynn_training.py for how it trains.
+benchmarks.run hippynn_baseline` does it for every run in runs/ that hippynn can train beside. How it trains:
+benchmarks/hippynn_training.py.
 """
 
 import argparse
 import itertools
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from rich.console import Console
-from scipy.stats import t as student_t
 
 from benchmarks.hippynn_training import Budget, Task, Trained, train, version
 from benchmarks.hippynn_twin import CLASSES
+from benchmarks.intervals import half_width_95
 from benchmarks.record import Finding, write_record
 from contract.card import Comparison, Metric
 from training.baselines import mean_predictor
@@ -48,14 +48,27 @@ _console = Console(stderr=True)
 
 
 def run() -> Finding:
-    """Every finished run in runs/."""
-    folders = [path.parent for path in sorted(RUNS.glob("*/predictions.npz"))]
+    """Every finished run in runs/ that hippynn can train beside."""
+    folders = comparable_runs(RUNS)
     if not folders:
-        raise FileNotFoundError(f"no finished run in {RUNS.resolve()}: train one, such as understudy train NAME.yaml")
+        raise FileNotFoundError(
+            f"no finished run of a committee or a student of energies in {RUNS.resolve()}: "
+            "train one, such as understudy train training/configs/malonaldehyde-committee-small.yaml"
+        )
     found = [compare(folder) for folder in folders]
     digests = {name: digest for finding in found for name, digest in finding.digests.items()}
     values = {folder.name: finding.values for folder, finding in zip(folders, found, strict=True)}
     return Finding(values, found[0].notes, found[0].seeds, digests)
+
+
+def comparable_runs(runs: Path) -> list[Path]:
+    """Folders of finished runs whose labels a hippynn network can learn: no beads, rocks, metals, imports."""
+    return [
+        path.parent
+        for path in sorted(runs.glob("*/run.json"))
+        if (path.parent / "predictions.npz").exists()
+        and json.loads(path.read_text()).get("config", {}).get("pipeline") in ("committee", "distillation")
+    ]
 
 
 def compare(folder: Path, seeds: Mapping[str, Sequence[int]] = SEEDS, kernel: str | None = None) -> Finding:
@@ -76,7 +89,7 @@ def compare(folder: Path, seeds: Mapping[str, Sequence[int]] = SEEDS, kernel: st
     write_report(folder)
     return Finding(
         _values(folder, task, comparisons, arms),
-        NOTES.strip().replace("\n", " "),
+        NOTES,
         sorted(set(itertools.chain(*seeds.values()))),
         {source.name: source.sha256 for source in task.prepared.dataset.sources},
     )
@@ -135,11 +148,10 @@ def comparison(task: Task, arm: str, trained: Sequence[Trained]) -> Comparison:
 
 def _over_seeds(metrics: Sequence[Metric]) -> Metric:
     """Mean over seeds, with the 95 % interval of the mean by Student's t."""
-    values, n = np.array([metric.value for metric in metrics]), len(metrics)
-    mean = float(values.mean())
-    if n == 1:
+    if len(metrics) == 1:
         return metrics[0]
-    half = float(student_t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    values = [metric.value for metric in metrics]
+    mean, half = float(np.mean(values)), half_width_95(values)
     return metrics[0].model_copy(update={"value": mean, "interval_95": (mean - half, mean + half)})
 
 

@@ -248,6 +248,17 @@ def test_a_run_gets_its_comparisons_and_they_stand_in_its_report(runs: Path, bas
     assert math.isfinite(values["this run, mean of its members"]["energy RMSE meV"])
 
 
+def test_only_finished_runs_with_labels_that_hippynn_learns_are_compared(runs: Path, baseline: ModuleType) -> None:
+    for name, pipeline, file in (("rock", "permeability", "predictions.npz"), ("begun", "committee", "history.csv")):
+        (runs / name).mkdir()
+        (runs / name / file).touch()
+        (runs / name / "run.json").write_text(json.dumps({"config": {"pipeline": pipeline}}))
+    (runs / "brought").mkdir()
+    (runs / "brought" / "predictions.npz").touch()
+    (runs / "brought" / "run.json").write_text("{}")
+    assert baseline.comparable_runs(runs) == [runs / "light", runs / "many"]
+
+
 def test_beside_a_student_hippynn_learns_energies_for_as_long_as_one_member(runs: Path, baseline: ModuleType) -> None:
     task = baseline.read_task(runs / "light")
     assert (task.members, task.epochs, task.forces) == (2, 4, None)
