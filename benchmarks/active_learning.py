@@ -52,11 +52,12 @@ def run() -> Finding:
     metal = Metal(_config(SEEDS[0]))
     structures = held_out_frames(metal, TEST_FRAMES, TEST_SEED)
     test = (structures, metal.labeller.label(structures))
-    seeds = {str(seed): _arms(seed, test, _properties(metal.labeller)) for seed in SEEDS}
+    exact = _properties(metal.labeller)
+    seeds = {str(seed): _arms(seed, test, exact) for seed in SEEDS}
     first = next(iter(seeds.values()))
     means = {arm: _mean([found[arm] for found in seeds.values()]) for arm in first}
     values = {"labels": {s: found["active learning"]["labels"] for s, found in seeds.items()}}
-    return Finding({**values, "mean over seeds": means, "by seed": seeds}, NOTES.strip().replace("\n", " "), [*SEEDS])
+    return Finding({**values, "mean over seeds": means, "by seed": seeds}, NOTES, [*SEEDS])
 
 
 def _arms(seed: int, test: tuple[list[Structure], Labels], exact: Mapping[str, float]) -> dict[str, dict[str, float]]:

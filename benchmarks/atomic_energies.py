@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
+from benchmarks.intervals import half_width_95
 from benchmarks.record import Finding
 from benchmarks.structures import aluminium
 from contract.graphs import build_graph, collate
@@ -74,7 +74,7 @@ def run() -> Finding:
         "speed and memory": _costs(config),
     }
     digests = {name: sha256_of(folder / name) for name in ("frames.extxyz", "held-out.extxyz", "weights.safetensors")}
-    return Finding(values, NOTES.strip().replace("\n", " "), [*SEEDS], digests)
+    return Finding(values, NOTES, [*SEEDS], digests)
 
 
 def _arms(config: TeacherStudentConfig, teacher: HipNNRun, prepared: Prepared) -> dict[str, LabelledGraphs]:
@@ -130,8 +130,8 @@ def _paired(by_seed: Sequence[Mapping[str, Mapping[str, float]]], arm: str) -> d
     found = {}
     for name in by_seed[0][arm]:
         gap = np.array([errors[arm][name] - errors[ALONE][name] for errors in by_seed])
-        half = float(student_t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap)))
-        found[name] = {"mean": float(gap.mean()), "interval 95 %": [float(gap.mean()) - half, float(gap.mean()) + half]}
+        mean, half = float(gap.mean()), half_width_95(gap)
+        found[name] = {"mean": mean, "interval 95 %": [mean - half, mean + half]}
     return found
 
 

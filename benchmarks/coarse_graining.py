@@ -16,15 +16,16 @@ the part of one arm alone.
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from scipy.stats import t as student
 
+from benchmarks.intervals import half_width_95
 from benchmarks.record import Finding
 from contract.graphs import build_graph
 from contract.repository import sha256_of
@@ -95,7 +96,7 @@ def run() -> Finding:
 def results_of(arm: str, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> list[Result]:
     """One result for each seed, training state a and state b; those that are on disk are not made again."""
     return [
-        _kept(f"{arm}-{seed}-{a}", lambda arm=arm, seed=seed, a=a: _trained(arm, seed, a, config, liquid, truth))  # type: ignore[misc]
+        _kept(f"{arm}-{seed}-{a}", partial(_trained, arm, seed, a, config, liquid, truth))
         for seed in SEEDS
         for a in range(len(liquid.states))
     ]
@@ -145,10 +146,7 @@ def against_pair(arm: dict[str, Any], pair: dict[str, Any]) -> dict[str, Any]:
 
 def interval(values: np.ndarray) -> dict[str, float]:
     """Mean and 95 % interval of the mean by Student's t; one value has no interval."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return {"mean": mean, "low": float("nan"), "high": float("nan")}
-    half = float(student(len(values) - 1).ppf(0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    mean, half = float(np.mean(values)), half_width_95(values)
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
@@ -228,12 +226,8 @@ def _kept(name: str, make: Callable[[], Result]) -> Result:
     return stored
 
 
-def _arms() -> Iterator[str]:
-    yield from sys.argv[1:] or ARMS
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     _config, _liquid, _truth = _prepared()
-    for _arm in _arms():
+    for _arm in sys.argv[1:] or ARMS:
         results_of(_arm, _config, _liquid, _truth)

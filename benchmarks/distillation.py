@@ -86,7 +86,7 @@ def accuracy(
         "each seed": arms,
     }
     digests = {"ethanol": dataset.sources[0].sha256}
-    return Finding(values, NOTES.strip().replace("\n", " "), list(seeds), digests)
+    return Finding(values, NOTES, list(seeds), digests)
 
 
 def arms_of(parts: Parts, teachers: int, epochs: int, seed: int) -> dict[str, tuple[HipNN, Arm]]:

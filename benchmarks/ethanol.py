@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from benchmarks.intervals import half_width_95
 from training.batches import LabelledGraphs, fit_references, labelled_graphs
 from training.data.dataset import Dataset
 from training.data.fetch import fetch, public_data
@@ -107,10 +107,8 @@ def errors(network: HipNN, graphs: LabelledGraphs) -> Arm:
 
 def mean_and_interval(arms: Sequence[Arm]) -> dict[str, list[float]]:
     """Mean, and half of the 95 % interval of the mean by Student's t, of every number."""
-    n = len(arms)
-    spread = student_t.ppf(0.975, n - 1) / np.sqrt(n) if n > 1 else float("nan")
-    values = {key: np.array([arm[key] for arm in arms]) for key in arms[0]}
-    return {key: [float(v.mean()), float(spread * v.std(ddof=1)) if n > 1 else 0.0] for key, v in values.items()}
+    values = {key: [arm[key] for arm in arms] for key in arms[0]}
+    return {key: [float(np.mean(each)), half_width_95(each)] for key, each in values.items()}
 
 
 def _rmse_plus_mae(error: Any) -> float:

@@ -99,7 +99,7 @@ def cost(rounds: int = 8) -> Finding:
         for system in SYSTEMS
         for order in ORDERS
     }
-    return Finding(values, COST_NOTES.strip().replace("\n", " "), seeds=[0])
+    return Finding(values, COST_NOTES, seeds=[0])
 
 
 def case_of(system: System, order: int, *, small: bool = False, dtype: torch.dtype = torch.float32) -> Case:
@@ -210,7 +210,7 @@ def accuracy(
         "mean and 95 % interval over seeds": {name: mean_and_interval(arms) for name, arms in runs.items()},
         "each seed": runs,
     }
-    return Finding(values, ACCURACY_NOTES.strip().replace("\n", " "), list(seeds), {"ethanol": sha256})
+    return Finding(values, ACCURACY_NOTES, list(seeds), {"ethanol": sha256})
 
 
 def train_arm(mode: Mode, parts: Parts, epochs: int, seed: int) -> Arm:

@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         values: numbers by name; a unit is part of the name.
-        notes: what the numbers mean and what they do not.
+        notes: what the numbers mean and what they do not; the record holds it in one line.
         seeds: of everything random in it.
         digests: sha256 of data and models that were used, by name.
     """
@@ -50,7 +50,7 @@ def write_record(name: str, finding: Finding | Mapping[str, Any], seconds: float
         "versions": versions(),
         "seeds": found.seeds,
         "digests": found.digests,
-        "notes": found.notes,
+        "notes": " ".join(found.notes.split()),
         "values": found.values,
     }
     folder.mkdir(parents=True, exist_ok=True)

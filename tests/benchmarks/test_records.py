@@ -13,7 +13,7 @@ from benchmarks.run import BENCHMARKS
 
 
 def test_a_record_tells_the_machine_the_load_the_versions_and_the_seeds(tmp_path: Path) -> None:
-    finding = Finding({"ratio": 1.23456789, "rows": [{"ms": 2.0}]}, "a note", seeds=[3], digests={"data": "ab"})
+    finding = Finding({"ratio": 1.23456789, "rows": [{"ms": 2.0}]}, "\na\nnote\n", seeds=[3], digests={"data": "ab"})
     record = json.loads(write_record("a_test", finding, 1.26, tmp_path).read_text())
     assert record["values"] == {"ratio": 1.2346, "rows": [{"ms": 2.0}]}
     assert record["machine"]["logical_cores"] == os.cpu_count()
