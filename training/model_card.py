@@ -8,6 +8,7 @@ from contract.card import Comparison, Metric, ModelCard
 from training.calibration import NOMINAL
 from training.candidate import Candidate, HeldOut, reference_energies
 from training.report.figures import Scatter, Spread, batching, calibration, parity
+from training.report.summary import duration
 
 _PLACED: Final = {"parity", "batching", "calibration"}
 BAR: Final = r"\|"
@@ -18,11 +19,6 @@ def write_model_card(card: ModelCard, candidate: Candidate, folder: Path) -> Non
     plots = _plots(card, candidate)
     for name, drawing in plots.items():
         (folder / f"{name}.svg").write_text(drawing)
-    write_text(card, plots, folder)
-
-
-def write_text(card: ModelCard, plots: Collection[str], folder: Path) -> None:
-    """Write MODEL_CARD.md again for a card that was amended; its plots are those that there are, by name."""
     (folder / "MODEL_CARD.md").write_text("\n\n".join(_paragraphs(card, plots)) + "\n")
 
 
@@ -99,7 +95,7 @@ def _paragraphs(card: ModelCard, plots: Collection[str]) -> Iterable[str]:
     training = card.training
     yield (
         f"Pipeline `{training.pipeline}`, seed {training.seed}, {training.parameters:,} parameters, {training.epochs} "
-        f"epochs, {training.cpu_seconds / 60:.0f} CPU minutes. Code revision `{training.revision}`, configuration "
+        f"epochs, {duration(training.cpu_seconds)} of CPU time. Code revision `{training.revision}`, configuration "
         f"sha256 `{training.config_sha256}`."
     )
     yield "## Admission checks"
