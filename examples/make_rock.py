@@ -1,11 +1,20 @@
-"""The rock of the examples: a cemented pack of grains, 64 voxels a side, one bit a voxel: `rock.npz`."""
+"""The rock of the examples: a cemented pack of grains, 64 voxels a side, one bit a voxel: `rock.npz`.
 
+python examples/make_rock.py [file]
+"""
+
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from training.sampling.porous_media import packs
 
-if __name__ == "__main__":
+
+def main(path: Path) -> None:
     image = packs(64, 0.28, np.random.default_rng(7))
-    np.savez_compressed(Path(__file__).with_name("rock.npz"), image=np.packbits(image), shape=np.array(image.shape))
+    np.savez_compressed(path, image=np.packbits(image), shape=np.array(image.shape))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("rock.npz"))

@@ -1,5 +1,6 @@
 """Every example runs as a stranger would run it: against a real gateway, over the network, with the shipped models."""
 
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 READY_WITHIN_S = 120
@@ -69,8 +71,6 @@ def test_relaxation_and_dynamics_conserve_energy(project: Path, gateway: str, mo
 
 
 def test_beads_of_methanol_keep_the_distance_of_their_first_shell(project: Path, gateway: str) -> None:
-    if not (project / "model_repo" / "methanol-cg").is_dir():
-        pytest.skip("methanol-cg is not in this model_repo")
     shown = run(project, gateway, "examples/coarse_grained_md.py")
     rows = {float(r): float(g) for r, g in re.findall(r"r ([0-9.]+) angstrom +g +([0-9.]+)", shown)}
     assert rows[2.75] < 0.2
@@ -86,6 +86,35 @@ def test_aluminium_is_a_crystal_with_vacancies_and_conserves_energy(project: Pat
     assert 3.9 < float(found.group(1)) < 4.2
     assert 0.2 < float(found.group(2)) < 1.2
     assert float(found.group(3)) < 5.0
+
+
+def test_butane_is_lowest_with_its_chain_stretched_and_highest_with_its_ends_together(
+    project: Path, gateway: str
+) -> None:
+    shown = run(project, gateway, "examples/torsion_scan.py")
+    above = {int(angle): float(energy) for angle, energy in re.findall(r"(\d+)° +([0-9.]+) kcal/mol", shown)}
+    assert list(above) == list(range(0, 361, 10))
+    assert above[180] == min(above.values()) < above[60] < above[120] < above[0]
+    assert above[0] == pytest.approx(above[360], abs=0.02)
+    assert " in\n" in shown
+
+
+def test_the_rock_of_the_examples_is_made_again_and_has_a_permeability(
+    project: Path, gateway: str, tmp_path: Path
+) -> None:
+    run(project, gateway, "examples/make_rock.py", str(tmp_path / "rock.npz"))
+    with np.load(tmp_path / "rock.npz") as made, np.load(project / "examples" / "rock.npz") as shipped:
+        assert np.array_equal(made["image"], shipped["image"])
+        assert np.array_equal(made["shape"], shipped["shape"])
+    rock = ["examples/rock.npz", "--voxel-um", "2", "--axis", "z", "--json", "--url", gateway]
+    answer = json.loads(run(project, gateway, "-m", "understudy", "permeability", *rock))
+    assert 298 < answer["k_mD"]["z"] < 944
+    assert answer["domain"]["verdict"] == "in"
+
+
+def test_no_example_is_left_out(project: Path) -> None:
+    tests = Path(__file__).read_text()
+    assert [path.name for path in (project / "examples").glob("*.py") if f"examples/{path.name}" not in tests] == []
 
 
 def test_many_structures_grow_more_uncertain_the_further_they_are_displaced(project: Path, gateway: str) -> None:
