@@ -137,7 +137,7 @@ def _until(image: Image, flow: Flow, error: float) -> int:
 def _predicted(stored: StoredModel, image: Image, axis: int) -> tuple[FlowPrediction, float]:
     """The answer as the service gives it, on one thread, and its CPU seconds, features included."""
     family, runner = FlowFamily.of(stored.field_card), OnnxRuntime(1, "cpu").open(stored, "model.onnx")
-    flow_inputs(image, axis, 1)
+    flow_inputs(image, axis, 1)  # numba compiles before the clock runs
     begun = time.process_time()
     sample = family.encode(image, axis)
     if not sample.inputs.pores.percolates:
