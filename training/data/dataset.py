@@ -252,7 +252,7 @@ def ragged(
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
-    """One data set of several; their groups stay apart.
+    """One data set of several; their groups stay apart, and they have kinds if all of them have.
 
     Raises:
         InconsistentData: some have forces (or stresses) and some have none, which no loss could weigh silently.
@@ -274,6 +274,7 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
         frames=np.concatenate([d.frames for d in datasets]),
         source=np.concatenate([d.source + s for d, s in zip(datasets, file_start[:-1], strict=True)]),
         sources=tuple(source for d in datasets for source in d.sources),
+        kinds=_kinds(datasets),
     )
 
 
@@ -318,3 +319,8 @@ def _cells(datasets: Sequence[Dataset]) -> NDArray[np.float64] | None:
     if all(d.cells is None for d in datasets):
         return None
     return np.concatenate([np.tile(_NO_CELL, (len(d), 1, 1)) if d.cells is None else d.cells for d in datasets])
+
+
+def _kinds(datasets: Sequence[Dataset]) -> NDArray[np.str_] | None:
+    kinds = [d.kinds for d in datasets if d.kinds is not None]
+    return np.concatenate(kinds) if len(kinds) == len(datasets) else None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,6 +74,16 @@ def test_concatenation_keeps_frames_and_keeps_groups_apart(parts: list[list[int]
     assert len(np.unique(whole.groups)) == len(whole)
     assert whole.source.tolist() == [k for k, sizes in enumerate(parts) for _ in sizes]
     assert [s.positions.tolist() for s in whole] == [s.positions.tolist() for d in datasets for s in d]
+
+
+def test_kinds_are_kept_where_every_data_set_has_them() -> None:
+    named = [
+        replace(ladder(sizes), kinds=np.array([kind] * len(sizes))) for sizes, kind in (([1, 2], "a"), ([3], "ring"))
+    ]
+    whole = concatenate(named).kinds
+    assert whole is not None
+    assert whole.tolist() == ["a", "a", "ring"]
+    assert concatenate([named[0], ladder([2])]).kinds is None
 
 
 def test_data_with_and_without_forces_are_not_joined_silently() -> None:
