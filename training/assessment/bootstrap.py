@@ -78,9 +78,11 @@ class Errors:
 
 def draws(molecules: int) -> Array:
     """How often each molecule is drawn, [R + 1, molecules]; the first row is each once, the data as they are."""
-    generator = np.random.default_rng(_SEED)
-    drawn = generator.multinomial(molecules, np.full(molecules, 1.0 / molecules), size=DRAWS)
-    return np.vstack([np.ones(molecules), drawn.astype(np.float64)])
+    generator, alike = np.random.default_rng(_SEED), np.full(molecules, 1.0 / molecules)
+    drawn = np.ones((DRAWS + 1, molecules))
+    for row in drawn[1:]:  # one by one: all at once would take three times the memory
+        row[:] = generator.multinomial(molecules, alike)
+    return drawn
 
 
 def errors(sums: Sums, drawn: Array) -> Errors:

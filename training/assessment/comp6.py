@@ -96,14 +96,15 @@ def relative_sums(error: Array, molecule: NDArray[np.int64], molecules: int, low
         lowest: reference energies [n], if only pairs with the lowest conformer count; None for all pairs.
     """
     rows = np.zeros((molecules, 3))
-    for m in range(molecules):
-        mine = error[molecule == m]
+    ends = np.cumsum(np.bincount(molecule, minlength=molecules))[:-1]
+    for m, mine in enumerate(np.split(np.argsort(molecule, kind="stable"), ends)):
         if len(mine) < 2:
             continue
         if lowest is None:
-            rows[m] = _all_pairs(mine)
+            rows[m] = _all_pairs(error[mine])
         else:
-            apart = np.delete(mine, np.argmin(lowest[molecule == m])) - mine[np.argmin(lowest[molecule == m])]
+            first = np.argmin(lowest[mine])
+            apart = error[np.delete(mine, first)] - error[mine[first]]
             rows[m] = np.abs(apart).sum(), (apart**2).sum(), len(apart)
     return Sums(rows[:, 0], rows[:, 1], rows[:, 2])
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.elements import hill_formula
 from training.assessment.bootstrap import Array, Errors, Estimate, Sums, draws, errors, estimate
-from training.assessment.evaluate import molecules_of, sums_of
+from training.assessment.evaluate import joined, molecules_of, sums_of
 from training.assessment.judged import Answers, Judged, ask, milliseconds
 from training.assessment.labelled import Reading, answerable, read_labelled
-from training.data.dataset import Dataset, concatenate
+from training.data.dataset import Dataset
 
 UNDECIDED: Final = "undecided"
 
@@ -61,25 +60,25 @@ def compare(first: Judged, second: Judged, files: Sequence[Path], how: Reading |
     """
     models = (first, second)
     read = [answerable(read_labelled(path, how or Reading()), models) for path in files]
-    dataset = concatenate([each.dataset for each in read])
+    dataset = joined(read)
     structures = list(dataset)
     answers = (ask(first, structures), ask(second, structures))
     formulas = np.array([hill_formula(structure.numbers) for structure in structures])
     molecule, drawn = molecules_of(dataset, formulas)
-    each = tuple(sums_of(dataset, answer, formulas, molecule) for answer in answers)
+    sums = [sums_of(dataset, answer, formulas, molecule) for answer in answers]
+    times = draws(int(molecule.max()) + 1)
     return Comparison(
         models=models,
         dataset=dataset,
         answers=answers,
         drawn=drawn,
-        contests={name: _contest(each[0][name], each[1][name], models, molecule) for name in each[0]},
+        contests={name: _contest(sums[0][name], sums[1][name], models, times) for name in sums[0]},
         milliseconds=(milliseconds(first, structures), milliseconds(second, structures)),
         left_out=sum(r.unknown for r in read),
     )
 
 
-def _contest(first: Sums, second: Sums, models: tuple[Judged, Judged], molecule: NDArray[np.int64]) -> Contest:
-    drawn = draws(int(molecule.max()) + 1)
+def _contest(first: Sums, second: Sums, models: tuple[Judged, Judged], drawn: Array) -> Contest:
     mae = _apart(first.mae(drawn), second.mae(drawn), drawn)
     rmse = _apart(first.rmse(drawn), second.rmse(drawn), drawn)
     return Contest(errors(first, drawn), errors(second, drawn), mae, rmse, _better(mae, models))

@@ -93,7 +93,7 @@ def evaluate(model: Judged, files: Sequence[Path], how: Reading | None = None) -
         NothingToJudge: no frame that the model can answer.
     """
     read = [answerable(read_labelled(path, how or Reading()), [model]) for path in files]
-    dataset = _joined(read)
+    dataset = joined(read)
     answers = ask(model, list(dataset))
     formulas = np.array([hill_formula(structure.numbers) for structure in dataset])
     molecule, drawn = molecules_of(dataset, formulas)
@@ -109,6 +109,13 @@ def evaluate(model: Judged, files: Sequence[Path], how: Reading | None = None) -
         spread=_spread(dataset, answers, model.members),
         notes=_notes(read),
     )
+
+
+def joined(read: Sequence[Labelled]) -> Dataset:
+    """One data set; forces of some files alone are left out."""
+    have = [each.dataset.forces is not None for each in read]
+    parts = [each.dataset if all(have) else replace(each.dataset, forces=None) for each in read]
+    return concatenate([replace(part, stress=None) for part in parts])
 
 
 def molecules_of(dataset: Dataset, formulas: Text) -> tuple[NDArray[np.int64], str]:
@@ -148,13 +155,6 @@ def _less_its_mean(error: Array, formulas: Text) -> Array:
     """Errors without the mean error of their formula: what another zero or level of theory adds to all is gone."""
     label = np.unique(formulas, return_inverse=True)[1]
     return np.asarray(error - (np.bincount(label, weights=error) / np.bincount(label))[label])
-
-
-def _joined(read: Sequence[Labelled]) -> Dataset:
-    """One data set; forces of some files alone are left out."""
-    have = [each.dataset.forces is not None for each in read]
-    parts = [each.dataset if all(have) else replace(each.dataset, forces=None) for each in read]
-    return concatenate([replace(part, stress=None) for part in parts])
 
 
 def _groups(dataset: Dataset, answers: Answers, formulas: Text, read: Sequence[Labelled]) -> dict[str, list[Group]]:

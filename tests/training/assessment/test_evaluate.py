@@ -90,6 +90,16 @@ def test_the_better_of_two_models_is_named_only_if_the_difference_is_beyond_chan
     assert (found.left_out, min(found.milliseconds) > 0.0) == (1, True)
 
 
+def test_files_with_and_without_forces_are_compared_by_energies_alone(
+    model: Judged, extxyz: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.xyz"
+    bare.write_text("1\nREF_energy=-1.0 Properties=species:S:1:pos:R:3\nH 0 0 0\n")
+    found = compare(model, model, [extxyz, bare])
+    assert len(found.dataset) == 25
+    assert list(found.contests) == [ENERGY, PER_ATOM, SHIFTED]
+
+
 def test_an_interval_of_the_mean_is_that_of_its_standard_error() -> None:
     error = np.random.default_rng(3).normal(size=4000)
     sums = Sums.of(error, np.arange(4000), 4000)
