@@ -70,6 +70,12 @@ def as_the_first_has_it(value: Any) -> Any:
     return held[0]
 
 
+def wait_for_the_first() -> None:
+    """Until the first process has come here too, with all the files that it writes before."""
+    if several():
+        dist.barrier()
+
+
 def in_step(module: torch.nn.Module) -> torch.nn.Module:
     """A module whose backward pass averages the gradients of all processes."""
     return DistributedDataParallel(module) if several() else module

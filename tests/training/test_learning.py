@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from ase.io import read
 from typer.testing import CliRunner
 
 from contract.repository import ModelRepository
-from training.checkpoint import load_run
+from training.checkpoint import load_run, save_run
+from training.pipelines import learning
 from training.pipelines.admission import candidate_of
 from training.pipelines.learning import learned_parts
 from training.pipelines.metal import MetalConfig
@@ -169,6 +172,28 @@ def test_a_loop_killed_while_it_labels_ends_as_one_that_was_not(runs: Path, conf
     whole, resumed = (read(folder / "tiny-metal" / "frames.extxyz", index=":") for folder in (runs, tmp_path))
     assert len(whole) == len(resumed)
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_properties_are_those_of_the_weights_beside_them(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    monkeypatch.setattr(learning, "compare_fcc", lambda symbol, *_: computed.append(symbol) or {"scalars": {}})
+    folder = shutil.copytree(runs / "tiny-metal", tmp_path / "tiny-metal")
+    crystal = {"lattice_constant": 4.05, "melt_lattice_constant": 4.27}
+    config = MetalConfig.model_validate(TINY | {"validation": crystal})
+    labeller = config.reference.open()
+    for _ in range(2):
+        learning.write_properties(config, load_run(folder), labeller, folder)
+    assert computed == ["Al"]
+    run = load_run(folder)
+    with torch.no_grad():
+        next(run.network.parameters()).add_(1.0)
+    save_run(folder, run)  # as a loop that went on does
+    learning.write_properties(config, run, labeller, folder)
+    assert computed == ["Al", "Al"]
+    learning.write_properties(MetalConfig.model_validate(TINY), run, labeller, folder)
+    assert not (folder / learning.PROPERTIES).exists()
 
 
 def test_the_shipped_configurations_load() -> None:

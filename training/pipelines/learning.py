@@ -21,11 +21,12 @@ from ase import Atoms
 from ase.io import write
 from rich.console import Console
 
+from contract.repository import sha256_of
 from contract.structures import Structure
 from training.active.errors import OtherLoop
 from training.active.loop import Outcome, run_loop
 from training.active.store import Sample, Store
-from training.checkpoint import HipNNRun, save_run, write_json
+from training.checkpoint import WEIGHTS, HipNNRun, read_json, save_run, write_json
 from training.data.dataset import concatenate
 from training.data.extxyz import read_extxyz
 from training.data.splits import Split
@@ -72,12 +73,22 @@ def learn_metal(config: MetalConfig, folder: Path, executor: Executor) -> HipNNR
 
 
 def write_properties(config: MetalConfig, run: HipNNRun, labeller: Reference, folder: Path) -> None:
-    """Compute properties of a run and of the reference, unless they are there or the configuration wants none."""
-    if config.validation is None or (folder / PROPERTIES).exists():
+    """Compute properties of a run and of the reference, unless those of these very weights are there.
+
+    What is there of other weights, of a loop that went on since, is thrown away, also if the configuration wants none.
+    """
+    path = folder / PROPERTIES
+    of: dict[str, Any] = {"weights_sha256": sha256_of(folder / WEIGHTS)}
+    if config.validation is not None:
+        of |= {"validation": config.validation.model_dump(mode="json")}
+    if path.exists() and read_json(path).get("of") == of:
+        return
+    path.unlink(missing_ok=True)
+    if config.validation is None:
         return
     ours = CommitteeReference(run.network, run.references, run.record["config"]["name"])
     with Console(stderr=True).status(f"{ours.method}: properties beside those of the reference"):
-        write_json(folder / PROPERTIES, compare_fcc(config.element, config.validation, ours, labeller))
+        write_json(path, compare_fcc(config.element, config.validation, ours, labeller) | {"of": of})
 
 
 def learned_parts(config: MetalConfig, folder: Path, references: dict[str, float]) -> Prepared:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from contract.structures import Structure
+from training import processes
 from training.active.committee import NetworkCommittee
 from training.checkpoint import HipNNRun, load_run, save_run
 from training.data.dataset import Dataset, concatenate
@@ -56,10 +57,11 @@ class TeacherStudentConfig(BaseModel):
 def train_taught(config: TeacherStudentConfig, folder: Path) -> HipNNRun:
     """Train the student of the run that lies beside `folder` under the teacher's name, and save it in `folder`."""
     teacher, learned = _teacher(folder.parent / config.teacher)
-    if config.taught_cells and not (folder / TAUGHT).exists():
+    if config.taught_cells and processes.is_first() and not (folder / TAUGHT).exists():
         with Console(stderr=True).status(f"{config.name}: the teachers make and label further cells"):
             structures = taught_cells(teacher, learned, config.taught_cells, config.fit.seed)
             write_labelled(structures, _as_reference(teacher).label(structures), folder / TAUGHT)
+    processes.wait_for_the_first()
     prepared = taught_parts(config, folder)
     train = replace(
         prepared.graphs("train", config.network.cutoff_angstrom),
@@ -72,7 +74,7 @@ def train_taught(config: TeacherStudentConfig, folder: Path) -> HipNNRun:
     run = HipNNRun(network, prepared.references, record)
     save_run(folder, run)
     save_predictions(folder, run.network, prepared)
-    if learned.validation is not None:
+    if learned.validation is not None and processes.is_first():
         write_properties(learned, run, learned.reference.open(), folder)
     return run
 
