@@ -162,7 +162,8 @@ def _stop(error: Exception) -> Any:
 
 def _show(found: "Page", path: Path) -> None:
     """Tables on the terminal, everything on the page."""
-    from training.assessment.page import write_page
+    from training.assessment.page import render
+    from training.report.page import write_page
 
     out = Console()
     out.print(found.lead, highlight=False)
@@ -177,4 +178,4 @@ def _show(found: "Page", path: Path) -> None:
         out.print(table)
     for note in found.notes:
         out.print(note, highlight=False)
-    _console.print(f"page: {write_page(found, path)}", highlight=False, soft_wrap=True)
+    _console.print(f"page: {write_page(render(found), path)}", highlight=False, soft_wrap=True)

@@ -1,13 +1,10 @@
 """What an assessment found, as tables for the terminal and as one self-contained page without scripts."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from training.assessment.bootstrap import Errors, Estimate
@@ -18,6 +15,7 @@ from training.calibration import NOMINAL
 from training.candidate import reference_energies
 from training.report import figures
 from training.report.errors import Table, short
+from training.report.page import template
 
 UNITS: Final[dict[Quantity, str]] = {"energy": "kcal/mol", "relative energy": "kcal/mol", "forces": "kcal/mol/Å"}
 _INTERVALS = "In brackets the interval that holds 95 % of 2,000 draws"
@@ -45,17 +43,9 @@ class Page:
     notes: Sequence[str] = field(default_factory=list)
 
 
-def write_page(page: Page, path: Path) -> Path:
-    """Write a page in one step."""
-    environment = Environment(
-        loader=PackageLoader("training.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(environment.get_template("assessment.html").render(page=page), encoding="utf-8")
-    os.replace(part, path)
-    return path
+def render(page: Page) -> str:
+    """The page as HTML."""
+    return template("assessment.html").render(page=page)
 
 
 def evaluation_page(found: Evaluation) -> Page:

@@ -8,7 +8,7 @@ no crystal is ever put in by hand
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -125,11 +125,6 @@ class Metal:
         return self._config.exploration
 
     @property
-    def loop(self) -> LoopConfig:
-        """How long to go on."""
-        return self._config.loop
-
-    @property
     def cutoff(self) -> float:
         """Of the network, angstrom."""
         return self._config.network.cutoff_angstrom
@@ -204,11 +199,11 @@ class Metal:
             return ""
         stop = self._config.stop
         before, *last = generations[-3:]
-        survive = all(_survival(g) >= stop.survival_fs for g in last)
+        survive = all(survival(g) >= stop.survival_fs for g in last)
         errors = [g["force_rmse"] for g in (before, *last)]
         flat = all(b > (1.0 - stop.improvement) * a for a, b in pairwise(errors))
         return (
-            f"trajectories survive {_survival(last[-1]):.0f} fs and new labels teach little" if survive and flat else ""
+            f"trajectories survive {survival(last[-1]):.0f} fs and new labels teach little" if survive and flat else ""
         )
 
     def _graphs(self, samples: Sequence[Sample], references: dict[str, float]) -> LabelledGraphs:
@@ -274,7 +269,8 @@ def force_and_energy_error(valid: LabelledGraphs, device: str) -> Validation:
     return value
 
 
-def _survival(generation: dict[str, Any]) -> float:
+def survival(generation: Mapping[str, Any]) -> float:
+    """Mean time until a trajectory of this generation ended, fs."""
     return float(np.mean([wave["survival_fs"] for wave in generation["waves"]]))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from training import processes
 from training.checkpoint import Run
@@ -45,7 +45,7 @@ def train_run(config: PotentialConfig, folder: Path) -> Run:
     return train_taught(config, folder)
 
 
-def write_config(config: AnyConfig, folder: Path) -> None:
+def write_config(config: BaseModel, folder: Path) -> None:
     """Keep the configuration with its run."""
     folder.mkdir(parents=True, exist_ok=True)
     if processes.is_first():
@@ -65,5 +65,5 @@ def learn_run(config: LearningConfig, folder: Path, executor: Executor) -> Run:
     """Run the loop that the configuration describes, or go on with one; `executor` runs the reference."""
     folder.mkdir(parents=True, exist_ok=True)
     run = learn_metal(config, folder, executor)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_config(config, folder)
     return run

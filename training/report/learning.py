@@ -1,7 +1,6 @@
 """report.html of active learning: what each generation found, held-out errors, properties beside the reference."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from contract.card import DataSource, Split
+from training.pipelines.metal import survival
 from training.report.errors import Table, short
 from training.report.figures import BLUE, GREY, MEMBER_COLOURS, VERMILLION, Scatter, drawn, parity
 from training.report.folder import IncompleteRun
-from training.report.page import template
+from training.report.page import template, write_page
 from training.report.summary import duration
 
 USELESS: Final = 0.2
@@ -44,12 +44,7 @@ def write_learning_report(folder: Path) -> Path:
     Raises:
         IncompleteRun: naming the files that are missing.
     """
-    text = render(read_learnt(folder))
-    path = folder / "report.html"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_page(render(read_learnt(folder)), folder / "report.html")
 
 
 def read_learnt(folder: Path) -> Learnt:
@@ -112,11 +107,6 @@ def by_generation(generations: Sequence[Mapping[str, Any]]) -> Table:
         row = [str(g["generation"]), f"{g['labels']:,}", str(g["new_labels"]), short(survival(g)), *ends]
         rows.append([*row, *map(short, errors), f"{g.get('spearman', np.nan):.2f}"])
     return Table(head, rows)
-
-
-def survival(generation: Mapping[str, Any]) -> float:
-    """Mean time until a trajectory of this generation ended, fs."""
-    return float(np.mean([wave["survival_fs"] for wave in generation["waves"]]))
 
 
 def held_out(learnt: Learnt) -> Table:

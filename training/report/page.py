@@ -25,11 +25,7 @@ def write_report(folder: Path) -> Path:
         IncompleteRun: naming the files that are missing.
     """
     text = render_coarse(read_coarse(folder)) if (folder / DISTRIBUTIONS).exists() else render(read_finished(folder))
-    path = folder / "report.html"
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_page(text, folder / "report.html")
 
 
 def render(finished: Finished) -> str:
@@ -113,6 +109,15 @@ def render_coarse(finished: CoarseGrained) -> str:
         forces=coarse.forces(finished),
         figures={name: Markup(svg) for name, svg in coarse.drawn(finished).items()},
     )
+
+
+def write_page(text: str, path: Path) -> Path:
+    """Write a page in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return path
 
 
 def template(name: str) -> Template:

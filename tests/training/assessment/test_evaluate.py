@@ -15,7 +15,7 @@ from training.assessment.errors import NoSuchModel, NothingToJudge
 from training.assessment.evaluate import ENERGY, FORCES, PER_ATOM, SHIFTED, evaluate
 from training.assessment.judged import Judged, judged
 from training.assessment.labelled import Reading
-from training.assessment.page import comparison_page, evaluation_page, write_page
+from training.assessment.page import comparison_page, evaluation_page, render
 from training.data.checks import UnsoundData
 
 KIND = Reading(by="temperature")
@@ -115,12 +115,10 @@ def test_whole_molecules_are_drawn_so_that_copies_do_not_narrow_an_interval() ->
     assert (copied.low, copied.high) == pytest.approx((single.low, single.high))
 
 
-def test_pages_stand_alone_and_show_every_table(
-    model: Judged, run_folder: Callable[..., Path], extxyz: Path, tmp_path: Path
-) -> None:
+def test_pages_stand_alone_and_show_every_table(model: Judged, run_folder: Callable[..., Path], extxyz: Path) -> None:
     other = judged(str(run_folder(1)), ModelRepository(Path("nowhere")))
     for page in (evaluation_page(evaluate(model, [extxyz], KIND)), comparison_page(compare(model, other, [extxyz]))):
-        text = write_page(page, tmp_path / "page.html").read_text()
+        text = render(page)
         assert "<script" not in text
         assert "http" not in text.split("<body>")[1].replace("http://www.w3.org", "")
         assert all(section.heading in text for section in page.sections)
