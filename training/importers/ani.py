@@ -7,10 +7,9 @@ for is told from typical frames, such as `understudy sample` makes, on which its
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,19 +18,18 @@ from contract.elements import SYMBOLS, hill_formula, symbols
 from contract.environments import Environments
 from contract.structures import Structure
 from training.batches import LabelledGraphs, labelled_graphs
-from training.checkpoint import Run, save_run
+from training.checkpoint import Run
 from training.data import DataSpec
 from training.data.dataset import Dataset, ragged
 from training.data.extxyz import read_structures
 from training.domain import training_domain
 from training.environments import fit_environments
-from training.evaluation import predict_energies, save_predictions
-from training.importers.held_out import held_out_metrics, held_out_parts
+from training.evaluation import predict_energies
+from training.importers.held_out import held_out_parts, import_record, save_import
 from training.importers.neurochem import read_neurochem
 from training.networks.potential import Potential
 from training.out_of_domain import surroundings
 from training.pipelines.preparation import Prepared
-from training.record import config_sha256, revision, versions
 
 _SEED: Final = 0
 
@@ -69,30 +67,13 @@ def import_ani(files: Path, config: AniImport, folder: Path) -> Run:
     published = read_neurochem(files)
     network, references = published.network, published.references
     held_out = held_out_parts(config.held_out, references)
-    record: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "config_sha256": config_sha256(config),
-        "data": [],
-        "metrics": [],
-        "epochs": 0,
-        "cpu_seconds": 0.0,
-        "versions": versions(),
-        "revision": revision(),
-    }
-    if held_out is not None:
-        if config.zero == "fitted":
-            record["zero_ev"] = _zeros(network, held_out)
-            held_out = shifted(held_out, record["zero_ev"])
-        record |= {
-            "data": [source.model_dump() for source in held_out.dataset.sources],
-            "split": held_out.split.record().model_dump(),
-            "metrics": [metric.model_dump() for metric in held_out_metrics(network, held_out)],
-        }
+    zero_ev: dict[str, float] = {}
+    if held_out is not None and config.zero == "fitted":
+        zero_ev = _zeros(network, held_out)
+        held_out = shifted(held_out, zero_ev)
+    record = import_record(config, network, held_out) | ({"zero_ev": zero_ev} if zero_ev else {})
     run = Run(network, references, record)
-    save_run(folder, run)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    if held_out is not None:
-        save_predictions(folder, network, held_out)
+    save_import(folder, run, held_out)
     return run
 
 

@@ -1,16 +1,21 @@
-"""Labels that an imported network is judged by: it has not seen them, and they are parted at random."""
+"""Labels that an imported network is judged by, which it has not seen and which are parted at random; its record."""
 
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import yaml
+from pydantic import BaseModel
 
 from contract.card import Metric
+from training.checkpoint import Run, save_run
 from training.data import DataSpec, load
 from training.data.splits import Split
-from training.evaluation import energy_metrics, force_metrics, predict_forces
+from training.evaluation import energy_metrics, force_metrics, predict_forces, save_predictions
 from training.importers.errors import MissingSettings
 from training.networks.potential import Potential
 from training.pipelines.preparation import Prepared
+from training.record import config_sha256, revision, versions
 
 _METHOD: Final = "trained elsewhere on other labels; these are parted at random"
 _FEWEST_FRAMES: Final = 2
@@ -37,6 +42,35 @@ def held_out_parts(data: DataSpec | None, references: dict[str, float]) -> Prepa
     valid, test = np.sort(order[:count]), np.sort(order[count:])
     nothing = np.zeros(0, np.int64)
     return Prepared(dataset, Split(nothing, valid, test, len(dataset), 1, 0, _METHOD), references)
+
+
+def import_record(config: BaseModel, network: Potential, held_out: Prepared | None) -> dict[str, Any]:
+    """What an import writes about itself, as a training run does; its data are the labels that it is judged by."""
+    record: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "config_sha256": config_sha256(config),
+        "data": [],
+        "metrics": [],
+        "epochs": 0,
+        "cpu_seconds": 0.0,
+        "versions": versions(),
+        "revision": revision(),
+    }
+    if held_out is None:
+        return record
+    return record | {
+        "data": [source.model_dump() for source in held_out.dataset.sources],
+        "split": held_out.split.record().model_dump(),
+        "metrics": [metric.model_dump() for metric in held_out_metrics(network, held_out)],
+    }
+
+
+def save_import(folder: Path, run: Run, held_out: Prepared | None) -> None:
+    """Write an imported run, its configuration, and its answers on the held-out labels where there are any."""
+    save_run(folder, run)
+    (folder / "config.yaml").write_text(yaml.safe_dump(run.record["config"], sort_keys=False))
+    if held_out is not None:
+        save_predictions(folder, run.network, held_out)
 
 
 def held_out_metrics(network: Potential, held_out: Prepared) -> list[Metric]:

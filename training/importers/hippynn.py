@@ -10,24 +10,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.repository import sha256_of
-from training.checkpoint import Run, save_run
+from training.checkpoint import Run
 from training.data import DataSpec
-from training.evaluation import save_predictions
 from training.importers.errors import (
     ConflictingSettings,
     MissingSettings,
     UnreadableCheckpoint,
     UnsupportedExperiment,
 )
-from training.importers.held_out import held_out_metrics, held_out_parts
-from training.networks.hipnn import HipNN
+from training.importers.held_out import held_out_parts, import_record, save_import
 from training.networks.hippynn_weights import EnergyUnit, HippynnSettings, LengthUnit, load_hippynn
-from training.pipelines.preparation import Prepared
-from training.record import config_sha256, revision, versions
 
 STATE: Final = "best_model.pt"
 STRUCTURE: Final = "experiment_structure.pt"
@@ -84,11 +79,12 @@ def import_hippynn(checkpoint: Path, config: HippynnImport, folder: Path, *, tru
     imported = load_hippynn(state, settings)
     network = imported.network.to(torch.float32)
     held_out = held_out_parts(config.held_out, imported.references)
-    run = Run(network, imported.references, _record(config, settings, files.state, held_out, network))
-    save_run(folder, run)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    if held_out is not None:
-        save_predictions(folder, network, held_out)
+    record = import_record(config, network, held_out) | {
+        "settings": settings.model_dump(mode="json"),
+        "checkpoint": {"file": files.state.name, "sha256": sha256_of(files.state)},
+    }
+    run = Run(network, imported.references, record)
+    save_import(folder, run, held_out)
     return run
 
 
@@ -165,30 +161,6 @@ def _settings(config: HippynnImport, found: dict[str, Any]) -> HippynnSettings:
             f"read them from the experiment's {STRUCTURE}: a pickle, which can run any code, so only one of your own"
         )
     return HippynnSettings(energy_unit=config.energy_unit, length_unit=config.length_unit, **known)
-
-
-def _record(
-    config: HippynnImport, settings: HippynnSettings, state: Path, held_out: Prepared | None, network: HipNN
-) -> dict[str, Any]:
-    record = {
-        "config": config.model_dump(mode="json"),
-        "config_sha256": config_sha256(config),
-        "settings": settings.model_dump(mode="json"),
-        "checkpoint": {"file": state.name, "sha256": sha256_of(state)},
-        "data": [],
-        "metrics": [],
-        "epochs": 0,
-        "cpu_seconds": 0.0,
-        "versions": versions(),
-        "revision": revision(),
-    }
-    if held_out is None:
-        return record
-    return record | {
-        "data": [source.model_dump() for source in held_out.dataset.sources],
-        "split": held_out.split.record().model_dump(),
-        "metrics": [metric.model_dump() for metric in held_out_metrics(network, held_out)],
-    }
 
 
 def _only(model: Any, what: str, kind: type) -> tuple[str, Any]:
