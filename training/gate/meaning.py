@@ -100,15 +100,7 @@ def better_than_the_mean(submission: Submission) -> list[Check]:
     error = float(np.abs(served - test.energy).mean())
     beside = test.energy - references
     trivial = float(np.abs(beside - np.median(beside)).mean())
-    return [
-        Check(
-            name="better than the mean predictor",
-            measured=error / trivial if trivial > 0.0 else np.inf,
-            bound=1.0,
-            unit="of its error",
-            detail=f"{1e3 * error:.3g} meV against {1e3 * trivial:.3g} meV over {len(test)} frames",
-        )
-    ]
+    return [_beside_trivial(error, trivial, f"{1e3 * error:.3g} meV against {1e3 * trivial:.3g} meV", len(test))]
 
 
 def unit_of_the_energies(submission: Submission) -> list[Check]:
@@ -126,16 +118,7 @@ def unit_of_the_energies(submission: Submission) -> list[Check]:
     labels = test.energy - reference_energies(test.structures, submission.card.atomic_reference_ev)
     vary = labels - labels.mean()
     slope = float(served @ vary) / max(float(vary @ vary), np.finfo(float).tiny)
-    times = max(slope, 1.0 / slope) if slope > 0.0 else np.inf
-    return [
-        Check(
-            name="unit of the energies",
-            measured=times,
-            bound=LARGEST_FACTOR,
-            unit="times the labels, or a part of them",
-            detail=f"slope {slope:.3g} over {len(test)} frames",
-        )
-    ]
+    return [_of_slope("unit of the energies", slope, len(test))]
 
 
 def answers_of_the_run(submission: Submission) -> list[Check]:
@@ -159,30 +142,34 @@ def answers_of_the_run(submission: Submission) -> list[Check]:
 def _better_than_no_force(submission: Submission) -> list[Check]:
     target, served = _forces(submission)
     error, trivial = (float(np.sqrt(np.mean(x**2))) for x in (served - target, target))
-    return [
-        Check(
-            name="better than the mean predictor",
-            measured=error / trivial if trivial > 0.0 else np.inf,
-            bound=1.0,
-            unit="of its error",
-            detail=f"{1e3 * error:.3g} meV/angstrom against {1e3 * trivial:.3g} over {len(submission.labelled)} frames",
-        )
-    ]
+    detail = f"{1e3 * error:.3g} meV/angstrom against {1e3 * trivial:.3g}"
+    return [_beside_trivial(error, trivial, detail, len(submission.labelled))]
 
 
 def _unit_of_the_forces(submission: Submission) -> list[Check]:
     target, served = _forces(submission)
     slope = float((served * target).sum()) / max(float((served**2).sum()), np.finfo(float).tiny)
-    times = max(slope, 1.0 / slope) if slope > 0.0 else np.inf
-    return [
-        Check(
-            name="unit of the forces",
-            measured=times,
-            bound=LARGEST_FACTOR,
-            unit="times the labels, or a part of them",
-            detail=f"slope {slope:.3g} over {len(submission.labelled)} frames",
-        )
-    ]
+    return [_of_slope("unit of the forces", slope, len(submission.labelled))]
+
+
+def _beside_trivial(error: float, trivial: float, detail: str, frames: int) -> Check:
+    return Check(
+        name="better than the mean predictor",
+        measured=error / trivial if trivial > 0.0 else np.inf,
+        bound=1.0,
+        unit="of its error",
+        detail=f"{detail} over {frames} frames",
+    )
+
+
+def _of_slope(name: str, slope: float, frames: int) -> Check:
+    return Check(
+        name=name,
+        measured=max(slope, 1.0 / slope) if slope > 0.0 else np.inf,
+        bound=LARGEST_FACTOR,
+        unit="times the labels, or a part of them",
+        detail=f"slope {slope:.3g} over {frames} frames",
+    )
 
 
 def _forces(submission: Submission) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
