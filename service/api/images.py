@@ -19,7 +19,11 @@ NPY: Final = "application/x-npy"
 RAW: Final = "application/octet-stream"
 TIFF: Final = "image/tiff"
 _MAGIC: Final = b"\x93NUMPY"
+_LONGEST_HEAD: Final = 10_000
+"""Bytes, as numpy.load has it: parsing a head takes many times its size."""
 _DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool", "bits")
+_LONGEST: Final = 2**31
+"""Voxels along a side, so that a claim can be counted and told."""
 Labels = NDArray[Any]
 
 
@@ -53,11 +57,13 @@ def _npy(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> La
     wide = body[6] > 1
     start = 12 if wide else 10
     end = start + int.from_bytes(body[8:start], "little")
+    if end - start > _LONGEST_HEAD:
+        raise _bad(f"The head of the .npy file is longer than {_LONGEST_HEAD:,} bytes.", "Write it with numpy.save.")
     try:
         header = ast.literal_eval(bytes(body[start:end]).decode("utf-8"))
         shape, dtype = tuple(int(n) for n in header["shape"]), np.dtype(header["descr"])
         order = "F" if header["fortran_order"] else "C"
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, KeyError, TypeError, OverflowError, RecursionError, MemoryError):
         raise _bad("The head of the .npy file cannot be read.", "Write it with numpy.save.") from None
     if dtype.hasobject or dtype.kind not in "biuf":
         raise _bad(f"The .npy file holds {dtype}, not numbers.", "Save an array of booleans or whole numbers.")
@@ -137,11 +143,12 @@ def _counted(shape: tuple[int, ...], limits: Limits) -> int:
     """Voxels of a claimed shape.
 
     Raises:
-        TooMany
+        BadImage, TooMany
     """
+    if len(shape) != 3 or not 1 <= min(shape) <= max(shape) <= _LONGEST:
+        text = ", ".join(map(str, shape))[:60]
+        raise _bad(f"The image has the shape [{text}].", "Send three dimensions.", "shape")
     voxels = math.prod(shape)
-    if min(shape, default=0) < 1:
-        raise _bad(f"The image has the shape {list(shape)}.", "Send three dimensions.", "shape")
     if voxels > limits.image_voxels:
         raise TooMany(
             f"The image has {voxels:,} voxels; one may have {limits.image_voxels:,}.",

@@ -1,6 +1,8 @@
 """Stacks of grey pages in TIFF (revision 6.0): strips, 8 or 16 bits, uncompressed, Deflate or PackBits.
 
-Sizes are known from the tags before anything is unpacked, and a strip is never unpacked beyond its size.
+Sizes are known from the tags before anything is unpacked, and a strip is never unpacked beyond its size. Of a
+directory only the tags that are named here are read, and no more strips than a page has rows: strips and tags may
+overlap, so that a small file could otherwise ask for any amount of memory and time.
 """
 
 import struct
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _ROWS, _COUNTS = 256, 257, 258, 259, 273, 277, 278, 279
 _TILES: Final = 322
 _PREDICTOR: Final = 317
+_READ: Final = (_WIDTH, _LENGTH, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _TILES, _PREDICTOR)
+_MOST_STRIPS: Final = 65_536
+_MOST_CHANNELS: Final = 64
 _KINDS: Final = {1: "B", 3: "H", 4: "I"}
 _DEFLATE: Final = (8, 32946)
 _PACKBITS: Final = 32773
@@ -64,8 +69,10 @@ def _tags(content: bytes, at: int, order: str) -> tuple[dict[int, tuple[int, ...
     tags: dict[int, tuple[int, ...]] = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", content, entry)
-        if kind not in _KINDS or number > len(content):
+        if tag not in _READ or kind not in _KINDS:
             continue
+        if number > (_MOST_STRIPS if tag in (_OFFSETS, _COUNTS) else _MOST_CHANNELS):
+            raise MalformedTiff(f"has {number:,} values of the tag {tag}")
         layout = f"{order}{number}{_KINDS[kind]}"
         size = struct.calcsize(layout)
         place = entry + 8 if size <= 4 else struct.unpack_from(f"{order}I", content, entry + 8)[0]
@@ -81,11 +88,14 @@ def _page(content: bytes, tags: dict[int, tuple[int, ...]], order: str) -> NDArr
     if _TILES in tags or tags.get(_PREDICTOR, (1,))[0] != 1:
         raise MalformedTiff("is tiled or uses a predictor")
     width, length = tags[_WIDTH][0], tags[_LENGTH][0]
+    offsets, sizes = tags[_OFFSETS], tags[_COUNTS]
+    if not width or len(offsets) != len(sizes) or len(offsets) > length:
+        raise MalformedTiff(f"has {len(offsets)} strips of {len(sizes)} sizes in a page of {width} x {length}")
     dtype = np.dtype(f"{order}u{bits[0] // 8}")
     rows, left, strips = tags.get(_ROWS, (length,))[0], length, []
-    for offset, size in zip(tags[_OFFSETS], tags[_COUNTS], strict=True):
+    for offset, size in zip(offsets, sizes, strict=True):
         wanted = min(rows, left) * width * dtype.itemsize
-        strips.append(_unpacked(content[offset : offset + size], compression, wanted))
+        strips.append(_unpacked(memoryview(content)[offset : offset + size], compression, wanted))
         left -= min(rows, left)
     data = b"".join(strips)
     if len(data) != width * length * dtype.itemsize:
@@ -93,13 +103,13 @@ def _page(content: bytes, tags: dict[int, tuple[int, ...]], order: str) -> NDArr
     return np.frombuffer(data, dtype).reshape(length, width).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _unpacked(strip: bytes, compression: int, size: int) -> bytes:
+def _unpacked(strip: memoryview, compression: int, size: int) -> bytes | memoryview:
     if compression == 1:
         return strip[:size]
     if compression in _DEFLATE:
         return zlib.decompressobj().decompress(strip, size) if size else b""
     if compression == _PACKBITS:
-        return _from_packbits(strip, size)
+        return _from_packbits(bytes(strip[: 2 * size]), size)  # at worst a byte of head for each of data
     raise MalformedTiff(f"is compressed by method {compression}, which is not read")
 
 

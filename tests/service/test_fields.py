@@ -1,6 +1,7 @@
 """Rock images asked of a real gateway: every format, every axis, what is refused and what is questioned."""
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,22 +177,52 @@ def test_bad_input_is_refused_with_the_remedy(rocks: httpx.Client, case: str) ->
     assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
 
 
+def tiff(single: dict[int, int], lists: dict[int, int]) -> bytes:
+    """One page: tags with one value, and tags with so many values, all from the file's begin."""
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in single.items()]
+    entries += [struct.pack("<HHII", tag, 4, count, 0) for tag, count in lists.items()]
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + b"\0" * 4
+
+
 BYTES: dict[str, tuple[bytes, str, dict[str, Any], int]] = {
     "JSON": (b"[[[1]]]", "application/json", {}, 415),
     "an .npy with objects": (npy(np.array([[[1]]], dtype="i8")).replace(b"<i8", b"|O8"), "application/x-npy", {}, 422),
     "an .npy that claims more than it holds": (npy(blobs())[:-9], "application/x-npy", {}, 422),
-    "an .npy that claims ten billion": (
-        npy(blobs()).replace(b"(18, 16, 14)", b"(99999,9999)"),
+    "an .npy that claims ninety million": (
+        npy(blobs()).replace(b"(18, 16, 14)", b"(9999,999,9)"),
         "application/x-npy",
         {},
         413,
     ),
+    "an .npy of endless length": (npy(blobs()).replace(b"(18, 16, 14)", b"(1e999,16,4)"), "application/x-npy", {}, 422),
+    "an .npy of more dimensions than an array has": (
+        b"\x93NUMPY\x01\x00\xf6\x01%-502b" % repr({"descr": "|u1", "fortran_order": False, "shape": (1,) * 65}).encode()
+        + b"1",
+        "application/x-npy",
+        {},
+        422,
+    ),
+    "an .npy with a long head": (b"\x93NUMPY\x02\x00\x20\x4e\0\0" + b" " * 20_000, "application/x-npy", {}, 422),
     "no .npy": (b"hello", "application/x-npy", {}, 422),
     "raw without a shape": (b"0" * 64, "application/octet-stream", {}, 422),
     "raw of another size": (b"0" * 65, "application/octet-stream", {"shape": "4,4,4", "dtype": "uint8"}, 422),
+    "raw of more voxels than can be told": (
+        b"0",
+        "application/octet-stream",
+        {"shape": ",".join(["9" * 4000] * 3), "dtype": "uint8"},
+        422,
+    ),
     "raw of an odd type": (b"0" * 64, "application/octet-stream", {"shape": "4,4,4", "dtype": "object"}, 422),
     "bits with a tail": (b"\xff" * 4, "application/octet-stream", {"shape": "3,3,3", "dtype": "bits"}, 422),
     "half a TIFF": (b"II*\0\x08\0\0\0\x05\0", "image/tiff", {}, 422),
+    "a TIFF with a tag as long as it likes": (tiff({270: 1, 256: 4, 257: 4}, {273: 10**6}), "image/tiff", {}, 422),
+    "a TIFF with strips of no size": (tiff({256: 4, 257: 4, 258: 8, 279: 16}, {273: 2}), "image/tiff", {}, 422),
+    "a TIFF with more strips than rows": (
+        tiff({256: 4, 257: 2, 258: 8, 278: 0}, {273: 4, 279: 4}),
+        "image/tiff",
+        {},
+        422,
+    ),
     "no TIFF": (b"hello there", "image/tiff", {}, 422),
 }
 
