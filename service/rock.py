@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import Calibration
-from contract.voxels import AXES, Image, specific_surface, throat_voxels, wall_distance
+from contract.voxels import AXES, Image, specific_surface, throat_voxels
 from service.errors import BadImage
 from service.families.field import FlowPrediction
 
@@ -103,7 +103,7 @@ def throat_of(rock: Rock, prediction: FlowPrediction) -> float | None:
     inputs = prediction.sample.inputs
     if rock.image.size > THROATS_UP_TO or not inputs.pores.percolates:
         return None
-    return throat_voxels(wall_distance(rock.image, inputs.axis), inputs.pores.conducting, inputs.axis)
+    return throat_voxels(inputs.field(inputs.distance[None]), inputs.pores.conducting, inputs.axis)
 
 
 def octants(image: Image) -> list[float]:

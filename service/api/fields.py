@@ -49,17 +49,21 @@ async def flow(request: Request) -> Response:
     body = await read_body(request, plane.limits.binary_bytes, plane.limits)
     rock = await asyncio.to_thread(_read, body, media_type, query, voxel_size_um, plane.limits)
     answer = await unless_caller_leaves(request, plane.flow(model, rock.image, axes, options))
-    headers = {HEADER: short_form(answer.receipt(rock))}
+    content, receipt = await asyncio.to_thread(_written, answer, rock, wanted, query)
+    return Response(content, media_type=wanted, headers={HEADER: short_form(receipt)})
+
+
+def _written(answer: FlowAnswer, rock: Rock, wanted: str, query: Mapping[str, str]) -> tuple[bytes, dict[str, Any]]:
+    """The body of a response, and the receipt, which hashes the image: on a thread, as images are large."""
+    receipt = answer.receipt(rock)
     if wanted == NPY:
-        return Response(_npy(answer.predictions[0].velocity), media_type=NPY, headers=headers)
+        return _npy(answer.predictions[0].velocity), receipt
     if wanted == PNG:
-        content = await asyncio.to_thread(_slice, answer.predictions[0], query)
-        return Response(content, media_type=PNG, headers=headers)
-    said = await asyncio.to_thread(said_of, answer, rock)
-    return Response(orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON, headers=headers)
+        return _slice(answer.predictions[0], query), receipt
+    return orjson.dumps(said_of(answer, rock, receipt), option=orjson.OPT_SERIALIZE_NUMPY), receipt
 
 
-def said_of(answer: FlowAnswer, rock: Rock) -> dict[str, Any]:
+def said_of(answer: FlowAnswer, rock: Rock, receipt: Mapping[str, Any]) -> dict[str, Any]:
     """The whole answer as plain values; numbers by axis where they have one."""
     each = {prediction.axis: prediction for prediction in answer.predictions}
     card = answer.model.card
@@ -98,7 +102,7 @@ def said_of(answer: FlowAnswer, rock: Rock) -> dict[str, Any]:
             *interval_warning(card.committee.log_permeability),
         ],
         "seconds": answer.seconds,
-        "receipt": answer.receipt(rock),
+        "receipt": receipt,
     }
 
 
