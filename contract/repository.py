@@ -114,6 +114,14 @@ class ModelRepository:
         """
         return self._on_top(name).version
 
+    def family(self, name: str) -> str:
+        """Family of the promoted version, by its card alone: no other file is read.
+
+        Raises:
+            ModelNotFound, InvalidCard
+        """
+        return self._on_top(name).family
+
     def load(self, name: str, version: str | None = None) -> StoredModel:
         """Read the card of a version, by default the promoted one, and verify every file on it.
 

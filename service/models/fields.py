@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from contract.card import FieldCard
-from contract.errors import BrokenGraph, UnderstudyError
+from contract.errors import UnderstudyError
 from contract.repository import ModelRepository, StoredModel
 from service.engines import Engine, Runner, Stop
 from service.engines.reference import refuse_other_answers
@@ -14,7 +14,7 @@ from service.errors import NonFiniteAnswer, ServiceError, UnknownModel
 from service.families.field import FlowFamily, FlowPrediction, FlowSample
 from service.lanes import Lane, Turns
 from service.meters import Outcomes, Stamps
-from service.models.loading import bounds_of
+from service.models.loading import bounds_of, does_not_run
 from service.models.model import MEAN
 from service.receipts import origin_of
 from service.settings import Limits
@@ -74,9 +74,8 @@ def load_fields(repository: ModelRepository, engine: Engine, turns: Turns, limit
     Raises:
         RepositoryError: a model must not be served, naming the file and the reason.
     """
-    stored = [repository.load(name) for name in repository.names()]
-    fields = [each for each in stored if isinstance(each.card, FieldCard) and engine.opens(each, MEAN)]
-    return FieldModels([load_field(each, engine, turns, limits) for each in fields])
+    stored = [repository.load(name) for name in repository.names() if repository.family(name) == "field"]
+    return FieldModels([load_field(each, engine, turns, limits) for each in stored if engine.opens(each, MEAN)])
 
 
 def load_field(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits) -> FieldModel:
@@ -95,8 +94,7 @@ def load_field(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits
     except UnderstudyError:
         raise
     except Exception as error:  # noqa: BLE001 (an engine's errors share no base of their own)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BrokenGraph(f"model '{card.name}' version {card.version}: {MEAN} does not run: {reason}") from None
+        raise does_not_run(stored, MEAN, error) from None
     bounds = replace(bounds_of(card, limits, engine), queued_slots=limits.queued_voxels, together=False)
     return FieldModel(stored, family, Lane(_compute_of(family, runner), bounds, turns), origin_of(stored, engine))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from zipfile import BadZipFile
 
-from contract.card import AnyCard, ModelCard
+from contract.card import AnyCard
 from contract.environments import ENVIRONMENTS, Environments
 from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError, UnsafeArtefact
 from contract.repository import ModelRepository, StoredModel
@@ -36,10 +36,9 @@ def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limit
         )
     for name in names:
         repository.settle(name)
-    stored = [repository.load(name) for name in names]
-    potentials = [each for each in stored if isinstance(each.card, ModelCard)]
-    models = Models([load_model(each, engine, turns, limits) for each in potentials])
-    for name in (each.card.name for each in potentials):
+    potentials = [name for name in names if repository.family(name) == "potential"]
+    models = Models([load_model(repository.load(name), engine, turns, limits) for name in potentials])
+    for name in potentials:
         models.note_versions(name, repository.versions(name))
     return models
 
@@ -67,10 +66,13 @@ def _ready(stored: StoredModel, file: str, engine: Engine, family: Potential, wa
     except UnderstudyError:
         raise
     except Exception as error:  # noqa: BLE001 (an engine's errors share no base of their own)
-        raise BrokenGraph(
-            f"model '{stored.card.name}' version {stored.card.version}: {file} does not run: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from None
+        raise does_not_run(stored, file, error) from None
+
+
+def does_not_run(stored: StoredModel, file: str, error: Exception) -> BrokenGraph:
+    """What to say of a graph that an engine failed on, with the first line of its reason."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return BrokenGraph(f"model '{stored.card.name}' version {stored.card.version}: {file} does not run: {reason}")
 
 
 def _environments(stored: StoredModel) -> Environments | None:
