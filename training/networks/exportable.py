@@ -8,12 +8,8 @@ from training.networks.hipnn import Batch, HipNN
 from training.networks.potential import Potential
 
 
-class MeanForces(nn.Module):
-    """The everyday graph: energies of all members, forces and virials of their mean by one backward pass."""
-
-    def __init__(self, network: Potential) -> None:
-        super().__init__()
-        self.network = network
+class _OfTensors(nn.Module):
+    """Takes the tensors of a batch one by one, as the files of a graph do."""
 
     def forward(
         self,
@@ -24,9 +20,25 @@ class MeanForces(nn.Module):
         reverse: Tensor,
         structure: Tensor,
         cells: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
+        """Inputs of contract.signatures.POTENTIAL."""
+        return self.answer(Batch(species, positions, neighbours, shifts, reverse, structure, cells))
+
+    def answer(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the graph holds."""
+        raise NotImplementedError
+
+
+class MeanForces(_OfTensors):
+    """The everyday graph: energies of all members, forces and virials of their mean by one backward pass."""
+
+    def __init__(self, network: Potential) -> None:
+        super().__init__()
+        self.network = network
+
+    def answer(self, batch: Batch) -> tuple[Tensor, ...]:
         """Tensors of contract.signatures.POTENTIAL."""
-        return self.network.evaluate(Batch(species, positions, neighbours, shifts, reverse, structure, cells))
+        return self.network.evaluate(batch)
 
 
 def member_forces(network: Potential) -> nn.Module:
@@ -34,48 +46,28 @@ def member_forces(network: Potential) -> nn.Module:
     return MembersInOne(network) if isinstance(network, Ani) else MemberForces(network)
 
 
-class MembersInOne(nn.Module):
+class MembersInOne(_OfTensors):
     """All members at once, for a network whose members share most of what a backward pass needs."""
 
     def __init__(self, network: Ani) -> None:
         super().__init__()
         self.network = network
 
-    def forward(
-        self,
-        species: Tensor,
-        positions: Tensor,
-        neighbours: Tensor,
-        shifts: Tensor,
-        reverse: Tensor,
-        structure: Tensor,
-        cells: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def answer(self, batch: Batch) -> tuple[Tensor, ...]:
         """Tensors of contract.signatures.POTENTIAL_MEMBERS."""
-        batch = Batch(species, positions, neighbours, shifts, reverse, structure, cells)
         energy, atomic, forces, virial = self.network.evaluate_members(batch)
         return energy, forces.mean(dim=0), virial.mean(dim=0), atomic, forces, virial
 
 
-class MemberForces(nn.Module):
+class MemberForces(_OfTensors):
     """Members unrolled, each with its own backward pass: together they would not fit the cache."""
 
     def __init__(self, network: HipNN) -> None:
         super().__init__()
         self.members = nn.ModuleList(member(network, m) for m in range(network.config.members))
 
-    def forward(
-        self,
-        species: Tensor,
-        positions: Tensor,
-        neighbours: Tensor,
-        shifts: Tensor,
-        reverse: Tensor,
-        structure: Tensor,
-        cells: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def answer(self, batch: Batch) -> tuple[Tensor, ...]:
         """Tensors of contract.signatures.POTENTIAL_MEMBERS."""
-        batch = Batch(species, positions, neighbours, shifts, reverse, structure, cells)
         each = [network.evaluate(batch) for network in self.members]  # type: ignore[operator]
         forces = torch.stack([e.forces for e in each])
         virial = torch.stack([e.virial for e in each])
