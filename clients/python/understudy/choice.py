@@ -33,7 +33,7 @@ def choose_model(client: Client, structures: Sequence[Structure]) -> Choice:
     if not fitting:
         raise _none_fits(served, elements, formulas)
     others = ", ".join(f"'{m.name}'" for m in fitting[1:])
-    also = f"; so do {others}: choose with --model" if others else ""
+    also = f"; so were {others}: choose with --model" if others else ""
     return Choice(fitting[0].name, f"'{fitting[0].name}' was trained on {_list(formulas)}{also}.")
 
 
