@@ -97,6 +97,13 @@ def test_the_command_prints_a_table_or_json_writes_the_field_and_simulates_a_par
     assert np.load(tmp_path / "u.npy").shape == image.shape
 
 
+def test_an_order_that_is_none_is_refused_and_not_taken_for_the_usual_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "rock.npy", blobs())
+    asked = CliRunner().invoke(app, ["permeability", str(tmp_path / "rock.npy"), "--voxel-um", "2", "--order", "Z"])
+    assert asked.exit_code == 2
+    assert "--order" in asked.output
+
+
 def test_a_cube_from_the_middle_is_simulated_by_the_installed_solver(
     repo: Path, serve: Callable[[Settings], int], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import typer
@@ -40,7 +40,7 @@ def permeability(
     pore_value: Annotated[str, typer.Option(help="Label of the pores, or several with commas.")] = "",
     shape: Annotated[str, typer.Option(help="Of a .raw file, such as 110,110,110.")] = "",
     dtype: Annotated[str, typer.Option(help="Of a .raw file: uint8, uint16, bool, bits, ...")] = "",
-    order: Annotated[str, typer.Option(help="Of a .raw file: C (last axis fastest) or F.")] = "C",
+    order: Annotated[Literal["C", "F"], typer.Option(help="Of a .raw file: C (last axis fastest) or F.")] = "C",
     model: Annotated[str, typer.Option(help="Model to ask.")] = MODEL,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -70,7 +70,13 @@ def permeability(
 
 
 def _options(
-    axis: str, pore_value: str, shape: str, dtype: str, order: str, model: str, on_out_of_domain: OnOutOfDomain
+    axis: str,
+    pore_value: str,
+    shape: str,
+    dtype: str,
+    order: Literal["C", "F"],
+    model: str,
+    on_out_of_domain: OnOutOfDomain,
 ) -> RockOptions:
     options = RockOptions(axes=axis, model=model, on_out_of_domain=on_out_of_domain)
     try:
@@ -83,7 +89,7 @@ def _options(
     if dtype:
         options["dtype"] = dtype
     if shape or dtype:
-        options["order"] = "F" if order == "F" else "C"
+        options["order"] = order
     return options
 
 
