@@ -14,7 +14,7 @@ from typing import Any, Final, Self, cast
 
 import structlog
 
-from contract.errors import ModelNotFound, RepositoryError
+from contract.errors import InvalidCard, ModelNotFound, RepositoryError
 from contract.repository import ModelRepository, StoredModel
 from service.errors import LoadFailed, NotPromoted, UnknownModel
 from service.followers.shadow import Shadows
@@ -211,6 +211,9 @@ class Operator:
         return str(promoted)
 
     def _on_disk(self, name: str) -> tuple[list[str], str]:
+        family = self._repository.family(name)
+        if family != "potential":
+            raise InvalidCard(f"model '{name}' is of the family '{family}', which is read at the gateway's start alone")
         self._repository.settle(name)
         return self._repository.versions(name), self._repository.promoted(name)
 
