@@ -53,7 +53,7 @@ def test_the_committees_spread_of_the_forces_is_shown_when_asked_for(lj_url: str
 
 def test_without_a_model_the_first_one_that_fits_is_taken_and_named(lj_url: str, water: Path) -> None:
     result = run("predict", water, "--url", lj_url)
-    assert "'water' was trained on H2O; so do 'hydrides': choose with --model" in result.stderr
+    assert "'water' was trained on H2O; so were 'hydrides': choose with --model" in result.stderr
     assert "water" in result.stdout
 
 
