@@ -106,8 +106,8 @@ def read_label(path: Path) -> Label:
 
 def write_label(path: Path, label: Label) -> None:
     """Write a file as a whole: a reader never sees half of one."""
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
         np.savez_compressed(
             file,
             image=np.packbits(label.image),
@@ -115,14 +115,13 @@ def write_label(path: Path, label: Label) -> None:
             velocity=label.velocity[label.image],
             facts=np.array(json.dumps(label.facts)),
         )
-    os.replace(partial, path)
+    os.replace(part, path)
 
 
-def label_of(image: Image, axis: int, solver: Solver, **facts: Any) -> Label:
-    """Solve the flow along an axis; the image and the field are turned so that it is the last one."""
-    turned = np.ascontiguousarray(np.moveaxis(image, axis, FLOW_AXIS))
-    flow = solve_flow(turned, FLOW_AXIS, "mirror", solver)
-    return Label(turned, flow.velocity.astype(np.float32), {**facts, **_facts(turned, flow)})
+def label_of(image: Image, solver: Solver, **facts: Any) -> Label:
+    """Solve the flow along the last axis."""
+    flow = solve_flow(image, FLOW_AXIS, "mirror", solver)
+    return Label(image, flow.velocity.astype(np.float32), {**facts, **_facts(image, flow)})
 
 
 def _facts(image: Image, flow: Flow) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _make(config: PermeabilityConfig, folder: Path, family: Family, number: int)
     image, seed = _conducting(config, family, number)
     facts = {"family": family, "number": number, "seed": list(seed), "config_sha256": config_sha256(config)}
     path = _path(folder, family, number)
-    write_label(path, label_of(image, FLOW_AXIS, config.solver, **facts))
+    write_label(path, label_of(image, config.solver, **facts))
     return path
 
 

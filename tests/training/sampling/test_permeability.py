@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_a_campaign_goes_on_where_it_was_and_ends_in_the_same_files(tmp_path: Pa
         read_label(tmp_path / "whole" / "blobs-001.npz").permeability
     )
     assert record["images"] == whole["images"] == 4
+
+
+def test_a_label_that_was_cut_short_is_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_short(file: BinaryIO, **arrays: object) -> None:
+        file.write(b"half of a file")
+        raise KeyboardInterrupt
+
+    one = SMALL.model_copy(update={"images": {"blobs": 1}})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(np, "savez_compressed", cut_short)
+        sample_permeability(one, tmp_path)
+    assert list(tmp_path.glob("*.npz")) == []
+    assert json.loads(sample_permeability(one, tmp_path).read_text())["images"] == 1
 
 
 def test_a_campaign_in_which_nothing_becomes_steady_is_refused(tmp_path: Path) -> None:
