@@ -1,7 +1,7 @@
 """Bead frames of several thermodynamic states: extended xyz on disk, parts by time block in memory."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,8 +81,18 @@ class BeadFrames:
         )
 
     def of_states(self, states: Sequence[State]) -> "BeadFrames":
-        """The frames of these states."""
-        return self.at(np.isin(self.state, [self.states.index(s) for s in states]))
+        """The frames of these states, which are then all that there are, in this order.
+
+        Raises:
+            BadFrames: a state without frames, naming it and those that there are.
+        """
+        for state in states:
+            if state not in self.states:
+                known = "; ".join(s.name for s in self.states)
+                raise BadFrames(f"there are no frames at {state.name}; those at hand are of {known}.")
+        place = np.array([states.index(s) if s in states else -1 for s in self.states])
+        chosen = self.at(place[self.state] >= 0)
+        return replace(chosen, states=tuple(states), state=place[chosen.state])
 
     def every(self, step: int) -> "BeadFrames":
         """Every so many frames of each state."""

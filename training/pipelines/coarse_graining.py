@@ -154,9 +154,7 @@ def read_liquid(config: CoarseGrainingConfig) -> Liquid:
 def liquid_of(config: CoarseGrainingConfig, frames: BeadFrames) -> Liquid:
     """Part frames by blocks of time, those of the chosen states alone, and fit the prior to the training part."""
     if config.data.states is not None:
-        chosen = frames.of_states(config.data.states)
-        state = np.array([config.data.states.index(frames.states[s]) for s in chosen.state])
-        frames = BeadFrames(chosen.structures, chosen.forces, tuple(config.data.states), state, chosen.block)
+        frames = frames.of_states(config.data.states)
     parts = split_by_block(frames, config.data.valid_blocks, config.data.test_blocks)
     parts["train"] = parts["train"].every(config.data.every)
     prior = fit_repulsion(parts["train"], config.network.cutoff_angstrom) if config.with_prior else None

@@ -60,11 +60,18 @@ def test_too_few_blocks_for_three_parts_are_refused(liquid: Any) -> None:
 def test_states_can_be_chosen_and_frames_thinned(liquid: Any) -> None:
     frames = _frames(liquid)
     hot = frames.of_states([HOT])
-    assert set(hot.state.tolist()) == {1}
+    assert hot.states == (HOT,)
+    assert set(hot.state.tolist()) == {0}
     assert len(hot.every(4)) == 5
-    variances = frames.variances()
-    assert variances[1] == pytest.approx(np.mean(np.concatenate(liquid.forces[20:]) ** 2))
-    assert np.isnan(hot.variances()[0])
+    assert hot.variances() == pytest.approx([np.mean(np.concatenate(liquid.forces[20:]) ** 2)])
+    turned = frames.of_states([HOT, COLD])
+    assert turned.variances() == pytest.approx(frames.variances()[::-1])
+    assert np.isnan(frames.at(frames.state == 1).variances()[0])
+
+
+def test_a_state_without_frames_cannot_be_chosen(liquid: Any) -> None:
+    with pytest.raises(BadFrames, match=r"no frames at 500 K, 0\.4 g/cm3; those at hand are of 300 K"):
+        _frames(liquid).of_states([State(kelvin=500, density=0.4)])
 
 
 def test_the_prior_begins_where_pairs_do_and_is_as_strong_as_the_forces_are(liquid: Any) -> None:
