@@ -83,10 +83,6 @@ class Mapping:
         places = centres @ np.linalg.inv(cell)
         return np.asarray((places - np.floor(places)) @ cell)
 
-    def velocities(self, atoms: Array) -> Array:
-        """Bead velocities [n, 3] in the unit of the atoms' [N, 3]."""
-        return np.asarray(np.einsum("na,nax->nx", self.weights, atoms[self.groups]))
-
     def forces(self, atoms: Array) -> Array:
         """Bead forces [n, 3] in the unit of the atoms' [N, 3]."""
         return np.asarray(np.where((self.groups >= 0)[..., None], atoms[self.groups], 0.0).sum(axis=1))
