@@ -64,7 +64,7 @@ def publish(candidate: Candidate, repository: ModelRepository, version: str | No
         OutdatedVersion: a version that is not above those that are there.
         InvalidCard: a name, a version or a field of the card that no repository can hold.
     """
-    version = _next_version(repository, candidate.name, version)
+    version = next_version(repository, candidate.name, version)
     subject = f"{candidate.name} version {version}"
     with TemporaryDirectory() as name, _stages() as stage:
         root, folder = Path(name), Path(name) / version
@@ -88,7 +88,7 @@ def _stages() -> Status:
     return Console(stderr=True).status("")
 
 
-def _next_version(repository: ModelRepository, name: str, wanted: str | None) -> str:
+def next_version(repository: ModelRepository, name: str, wanted: str | None = None) -> str:
     """The version's number; name and number are checked before minutes are spent on the export."""
     for what, kind, value in (("name", Name, name), ("version", Version, wanted or "1")):
         try:

@@ -38,6 +38,7 @@ from training.gate.flow import FlowSubmission, examine_flow
 from training.networks.msnet import MSNetConfig
 from training.networks.permeability import PermeabilityCommittee
 from training.pipelines.permeability import PermeabilityTraining, load_committee, part_labels
+from training.publish import next_version
 from training.record import versions
 from training.sampling.permeability import Label
 
@@ -65,7 +66,7 @@ def publish_flow(folder: Path, repository: ModelRepository) -> Path:
         raise NotReady(f"{folder} has no predictions.npz: `understudy train` ends with it")
     config, committee = load_committee(folder)
     tables, labels = load_tables(folder), part_labels(config)
-    version = str(max(map(int, repository.versions(config.name)), default=0) + 1)
+    version = next_version(repository, config.name)
     with TemporaryDirectory() as name:
         root = Path(name)
         place = root / version

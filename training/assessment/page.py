@@ -45,7 +45,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    return template("assessment.html").render(page=page)
+    return template("assessment.html").render(page=page, headline=page.tiles)
 
 
 def evaluation_page(found: Evaluation) -> Page:

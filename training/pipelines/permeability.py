@@ -21,7 +21,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from contract.voxels import length_scale_squared, padded, pores_of, specific_surface, wall_distance
-from training.checkpoint import load_checkpoint, save_checkpoint, save_weights, write_json
+from training.checkpoint import load_checkpoint, read_json, save_checkpoint, save_weights, write_json
 from training.networks.msnet import MSNet, MSNetConfig, loss
 from training.networks.permeability import PermeabilityCommittee, scale_squared
 from training.pipelines.errors import NotEnoughLabels
@@ -143,12 +143,10 @@ def train_permeability(config: PermeabilityTraining, folder: Path) -> Permeabili
 
 def load_committee(folder: Path) -> tuple[PermeabilityTraining, PermeabilityCommittee]:
     """A finished run: its configuration and its committee."""
-    import json
-
     from safetensors.torch import load_file
 
-    config = PermeabilityTraining.model_validate(json.loads((folder / "run.json").read_text())["config"])
-    described = json.loads((folder / "network.json").read_text())
+    config = PermeabilityTraining.model_validate(read_json(folder / "run.json")["config"])
+    described = read_json(folder / "network.json")
     committee = PermeabilityCommittee.of(config.network, config.members, described["mean_distance"])
     committee.load_state_dict(load_file(folder / "weights.safetensors"))
     return config, committee.eval()
@@ -351,9 +349,7 @@ def _objective(network: MSNet, image: FlowImage, which: int, scales: Scales) -> 
 
 
 def _record(config: PermeabilityTraining, parts: dict[Part, list[Label]], seconds: float) -> dict[str, Any]:
-    import json
-
-    campaign = json.loads((config.labels / "sampling.json").read_text())
+    campaign = read_json(config.labels / "sampling.json")
     return {
         "config": config.model_dump(mode="json"),
         "config_sha256": config_sha256(config),

@@ -5,6 +5,7 @@ summary.py    the run in words and numbers
 errors.py     errors of the run and of what it is compared with
 trust.py      whether the committee's spread tells the size of its error
 coarse.py     a coarse-grained force field, which has forces and distributions and no energies
+flow.py       a run that predicts flow through porous media
 figures.py    inline SVG
 page.py       report.html: self-contained, no scripts
 """

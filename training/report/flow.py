@@ -1,19 +1,17 @@
 """The report of a run that predicts flow through porous media: parity of permeabilities, slices of fields, errors."""
 
 import base64
-import html
 import io
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from contract.card import Comparison, Metric
+from training.checkpoint import read_json
 from training.flow_evaluation import (
     MEAN,
     baselines,
@@ -23,8 +21,11 @@ from training.flow_evaluation import (
     permeability_metrics,
     test_metrics,
 )
-from training.pipelines.permeability import FlowImage, flow_image, load_committee, part_labels
-from training.report.figures import BLUE, GREY, MEMBER_COLOURS
+from training.pipelines.permeability import FlowImage, PermeabilityTraining, flow_image, load_committee, part_labels
+from training.report.errors import Table, short
+from training.report.figures import GREY, MEMBER_COLOURS, drawn
+from training.report.page import template, write_page
+from training.report.summary import duration
 
 Array = NDArray[np.float64]
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
@@ -36,14 +37,10 @@ def write_flow_report(folder: Path) -> Path:
     config, committee = load_committee(folder)
     tables = load_tables(folder)
     (folder / "parity.svg").write_text(parity_figure(tables))
-    shown = [flow_image(label, config.network.divisor) for label in part_labels(config)["test"]]
-    chosen = [next(i for i in shown if i.family == family) for family in sorted({i.family for i in shown})][:_SHOWN]
-    (folder / "slices.png").write_bytes(slices_figure([(image, _velocity(committee, image)) for image in chosen]))
-    path = folder / "report.html"
-    part = path.with_name(path.name + ".part")
-    part.write_text(_page(folder, config.name, config.purpose, tables), encoding="utf-8")
-    os.replace(part, path)
-    return path
+    first = {label.facts["family"]: label for label in reversed(part_labels(config)["test"])}
+    shown = [flow_image(first[family], config.network.divisor) for family in sorted(first)[:_SHOWN]]
+    (folder / "slices.png").write_bytes(slices_figure([(image, _velocity(committee, image)) for image in shown]))
+    return write_page(_page(folder, config, tables), folder / "report.html")
 
 
 def parity_figure(tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
@@ -64,7 +61,7 @@ def parity_figure(tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
         figure.axes[0].set_ylabel("predicted k (voxel$^2$)")
         figure.axes[0].legend(fontsize=8)
 
-    return _svg(9.2, 4.4, draw)
+    return drawn("parity", 9.2, 4.4, draw)
 
 
 def slices_figure(fields: list[tuple[FlowImage, Array]]) -> bytes:
@@ -106,16 +103,6 @@ def _parity(axes: Any, true: Array, predicted: Array, family: NDArray[np.str_]) 
         axes.loglog(true[at], predicted[at], _MARKERS[i % 7], color=MEMBER_COLOURS[i % 8], ms=5, label=name, alpha=0.85)
 
 
-def _svg(width: float, height: float, draw: Callable[[Figure], None]) -> str:
-    text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "flow", "svg.fonttype": "path", "font.size": 10}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :]
-
-
 def learning_figure(folder: Path) -> str:
     """Loss of every member against its updates; SVG."""
 
@@ -127,38 +114,30 @@ def learning_figure(folder: Path) -> str:
         axes.set(xlabel="updates", ylabel="loss (training, mean of 50)")
         axes.legend()
 
-    return _svg(7.0, 3.2, draw)
+    return drawn("learning", 7.0, 3.2, draw)
 
 
-def _page(folder: Path, name: str, purpose: str, tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
-    slices = base64.b64encode((folder / "slices.png").read_bytes()).decode()
-    return "\n".join(
-        [
-            f"<!doctype html><meta charset='utf-8'><title>{html.escape(name)}</title>",
-            "<style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-            f"th{{text-align:left;color:{BLUE}}}td,th{{padding:.1rem 1rem .1rem 0}}img,svg{{max-width:100%}}</style>",
-            f"<h1>{html.escape(name)}</h1><p>{html.escape(purpose)}</p>",
-            "<h2>Test images, which no weight has seen</h2>",
-            _table(test_metrics(tables)),
-            "<h2>Simple formulas on the same images</h2>",
-            _comparison_table(comparisons(tables)),
-            "<h2>Parity</h2>",
-            (folder / "parity.svg").read_text(),
-            "<h2>Slices</h2>",
-            f"<img alt='image, solved and predicted velocity' src='data:image/png;base64,{slices}'>",
-            "<h2>Learning</h2>",
-            learning_figure(folder),
-            f"<h2>Record</h2><pre>{html.escape((folder / 'run.json').read_text())}</pre>",
-        ]
+def _page(folder: Path, config: PermeabilityTraining, tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
+    record, metrics = read_json(folder / "run.json"), test_metrics(tables)
+    others = comparisons(tables)
+    return template("flow.html").render(
+        config=record["config"],
+        config_text=(folder / "config.yaml").read_text(),
+        record=record,
+        headline=[
+            (short(metrics[0].value), metrics[0].name),
+            (f"{sum(record['split'].values()):,}", "labelled images"),
+            (duration(record["cpu_seconds"]), "CPU time of the training"),
+        ],
+        test_errors=Table(["metric", "value", "images"], [[m.name, short(m.value), f"{m.count:,}"] for m in metrics]),
+        formulas=Table(
+            ["formula", *(m.name for m in others[0].metrics)],
+            [[other.name, *(short(m.value) for m in other.metrics)] for other in others],
+        ),
+        slices=base64.b64encode((folder / "slices.png").read_bytes()).decode(),
+        figures={
+            "parity": Markup((folder / "parity.svg").read_text()),
+            "learning": Markup(learning_figure(folder)),
+        },
+        commands=[f"understudy train {config.name}.yaml", f"understudy publish {config.name}"],
     )
-
-
-def _table(metrics: list[Metric]) -> str:
-    rows = "".join(f"<tr><td>{html.escape(m.name)}<td>{m.value:.3g}<td>{m.count}" for m in metrics)
-    return f"<table><tr><th>metric<th>value<th>images{rows}</table>"
-
-
-def _comparison_table(others: list[Comparison]) -> str:
-    heads = "".join(f"<th>{html.escape(m.name)}" for m in others[0].metrics)
-    rows = "".join(f"<tr><td>{o.name}" + "".join(f"<td>{m.value:.3g}" for m in o.metrics) for o in others)
-    return f"<table><tr><th>formula{heads}{rows}</table>"
