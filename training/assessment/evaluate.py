@@ -143,7 +143,7 @@ def sums_of(dataset: Dataset, answers: Answers, formulas: Text, molecule: NDArra
     sums = {
         ENERGY: Sums.of(error, molecule, count),
         PER_ATOM: Sums.of(error / dataset.sizes, molecule, count),
-        SHIFTED: Sums.of(_less_its_mean(error, formulas), molecule, count),
+        SHIFTED: Sums.of(less_its_mean(error, formulas), molecule, count),
     }
     if dataset.forces is not None:
         of_atom = np.repeat(molecule, dataset.sizes)
@@ -151,7 +151,7 @@ def sums_of(dataset: Dataset, answers: Answers, formulas: Text, molecule: NDArra
     return sums
 
 
-def _less_its_mean(error: Array, formulas: Text) -> Array:
+def less_its_mean(error: Array, formulas: Text | NDArray[np.int64]) -> Array:
     """Errors without the mean error of their formula: what another zero or level of theory adds to all is gone."""
     label = np.unique(formulas, return_inverse=True)[1]
     return np.asarray(error - (np.bincount(label, weights=error) / np.bincount(label))[label])

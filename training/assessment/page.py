@@ -10,9 +10,11 @@ from markupsafe import Markup
 from training.assessment.bootstrap import Errors, Estimate
 from training.assessment.comp6 import OVERALL, Quantity, Subset
 from training.assessment.compare import Comparison
-from training.assessment.evaluate import ENERGY, FORCES, PER_ATOM, Evaluation, Group
+from training.assessment.evaluate import ENERGY, FORCES, SHIFTED, Evaluation, Group, less_its_mean
+from training.assessment.judged import Answers
 from training.calibration import NOMINAL
 from training.candidate import reference_energies
+from training.data.dataset import Dataset
 from training.report import figures
 from training.report.errors import Table, short
 from training.report.page import template
@@ -51,7 +53,12 @@ def render(page: Page) -> str:
 def evaluation_page(found: Evaluation) -> Page:
     """One model on labelled files."""
     sections = [
-        Section("Errors", f"{_INTERVALS} of {found.drawn}.", _errors_table(found.errors), _parity(found)),
+        Section(
+            "Errors",
+            f"{_INTERVALS} of {found.drawn}.",
+            _errors_table(found.errors),
+            _parities(found.dataset, {found.model.name: found.answers}, found.model.references),
+        ),
         *(Section(f"By {how}", table=_groups_table(how, rows)) for how, rows in found.groups.items()),
     ]
     if found.elements:
@@ -99,6 +106,7 @@ def comparison_page(found: Comparison) -> Page:
         f"Mean absolute errors. {_INTERVALS} of {found.drawn}, the same draws for both models: a difference whose "
         "interval leaves out 0 is not one of the choice of frames."
     )
+    both = {f"first: {first.name}": found.answers[0], f"second: {second.name}": found.answers[1]}
     decided = {name: contest.better for name, contest in found.contests.items()}
     return Page(
         title=f"{first.name} and {second.name}",
@@ -107,7 +115,7 @@ def comparison_page(found: Comparison) -> Page:
         f"{second.what}.",
         tiles=[(better, f"{name.split(' (')[0]}: errs less") for name, better in decided.items()],
         sections=[
-            Section("Errors", text, Table(head, rows), _both_parities(found)),
+            Section("Errors", text, Table(head, rows), _parities(found.dataset, both, first.references)),
             Section("Cost", _COST, _cost_table(found)),
         ],
         notes=[f"{found.left_out} frames with elements that one of them does not know were left out."]
@@ -138,7 +146,7 @@ def _plain(value: float) -> str:
 
 
 def _tiles(found: dict[str, Errors]) -> list[tuple[str, str]]:
-    units = {ENERGY: "meV", PER_ATOM: "meV/atom", FORCES: "meV/Å"}
+    units = {ENERGY: "meV", SHIFTED: "meV", FORCES: "meV/Å"}
     return [
         (f"{short(found[name].mae.value)} {unit}", f"{name.split(' (')[0]}, MAE")
         for name, unit in units.items()
@@ -180,37 +188,25 @@ def _text(of: Estimate) -> str:
     return f"{short(of.value)} [{short(of.low)}, {short(of.high)}]"
 
 
-def _parity(found: Evaluation) -> list[tuple[str, str]]:
-    """Energies beside the atomic references, which would hide everything else, and forces."""
-    dataset, answers = found.dataset, found.answers
-    beside = reference_energies(list(dataset), found.model.references)
-    energies = figures.Scatter(dataset.energy - beside, answers.energy - beside)
-    drawn = [
-        (
-            figures.parity({found.model.name: energies}, "energy", "eV"),
-            "Energies without the model's atomic references. On the line model and label agree.",
-        )
-    ]
-    if dataset.forces is not None:
-        forces = figures.Scatter(dataset.forces.ravel(), answers.forces.ravel())
-        drawn.append((figures.parity({found.model.name: forces}, "force component", "eV/Å"), "Force components."))
-    return [(Markup(svg), caption) for svg, caption in drawn]
-
-
-def _both_parities(found: Comparison) -> list[tuple[str, str]]:
-    names = (f"first: {found.models[0].name}", f"second: {found.models[1].name}")
-    beside = reference_energies(list(found.dataset), found.models[0].references)
+def _parities(dataset: Dataset, answers: dict[str, Answers], references: dict[str, float]) -> list[tuple[str, str]]:
+    """Energies beside atomic references, which would hide everything else, and forces; predictions by name."""
+    beside = dataset.energy - reference_energies(list(dataset), references)
+    formulas = dataset.compositions()
     energies = {
-        name: figures.Scatter(found.dataset.energy - beside, answer.energy - beside)
-        for name, answer in zip(names, found.answers, strict=True)
+        name: figures.Scatter(beside, beside + less_its_mean(answer.energy - dataset.energy, formulas))
+        for name, answer in answers.items()
     }
-    drawn = [(figures.parity(energies, "energy", "eV"), "Energies without the first model's atomic references.")]
-    if (label := found.dataset.forces) is not None:
-        forces = {
-            n: figures.Scatter(label.ravel(), a.forces.ravel()) for n, a in zip(names, found.answers, strict=True)
-        }
+    drawn = [(figures.parity(energies, "energy", "eV"), _ENERGIES)]
+    if (label := dataset.forces) is not None:
+        forces = {name: figures.Scatter(label.ravel(), answer.forces.ravel()) for name, answer in answers.items()}
         drawn.append((figures.parity(forces, "force component", "eV/Å"), "Force components."))
     return [(Markup(svg), caption) for svg, caption in drawn]
+
+
+_ENERGIES = (
+    "Energies without atomic references, and one constant a formula off the predictions: labels may have a zero of "
+    "their own. On the line model and label agree."
+)
 
 
 def _spread_section(found: Evaluation) -> Section:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from training.checkpoint import read_json
@@ -58,6 +59,7 @@ def parity_figure(tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
             error = permeability_metrics(predicted, test["permeability"])[0].value
             axes.set(title=f"{name}: rmse of log10 k {error:.3f}", xlabel="solved k (voxel$^2$)")
             axes.set_aspect("equal", adjustable="box")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # of less than a decade they would overlap
         figure.axes[0].set_ylabel("predicted k (voxel$^2$)")
         figure.axes[0].legend(fontsize=8)
 
