@@ -21,7 +21,7 @@ WINDOW: Final = 100
 """Sampled structures over which the running mean is taken."""
 ENOUGH: Final = 20
 """Sampled structures before a running mean says anything."""
-BURST_S: Final = 10.0
+BURST_S: Final = 1.0
 """Seconds of the teacher's work that are granted before the student has earned them."""
 
 
