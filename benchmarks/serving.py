@@ -115,8 +115,8 @@ def run(model_repo: Path = PROJECT / "model_repo") -> Finding:
     return Finding(
         values,
         f"Model {LIGHT} unless another is named. ms: median latency of one caller; atoms/s: 64 callers with molecules "
-        "of 9 to 60 atoms. `offline` is the same work in batches of the card's best size without a server, one thread a "
-        "core, on the same two shared cores. The gateway runs without its students' teachers, as no peer has any.",
+        "of 9 to 60 atoms. `offline` is the same work in batches of the card's best size without a server, one thread "
+        "a core, on the same two shared cores. The gateway runs without its students' teachers, as no peer has any.",
         [SEED],
         {model.card.name: model.digest for model in (light, committee)},
     )
