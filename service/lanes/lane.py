@@ -9,6 +9,7 @@ structures is run again alone, so that only the culprit's request fails; when me
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ LOOK_AHEAD: Final = 64
 FULL_ENOUGH: Final = 0.9
 SHORT_S: Final = 1e-3
 HEAD_ROOM: Final = 0.9
+RECOVERY_S: Final = 60.0
+RECOVERY: Final = 1.1
 AGAIN: Final[Rank] = (-1, 0.0)
 _log: Final = structlog.get_logger("lanes")
 
@@ -79,6 +82,7 @@ class Lane:
         self._queue = Queue(turns.shares, self._pace.charge_s)
         self._again: deque[list[Item]] = deque()
         self._running: set[Batch] = set()
+        self._resized_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -299,6 +303,7 @@ class Lane:
                 self.meter.called(outcomes, batch.slots, [item.ticket.terms.work for item in items])
             for item, outcome in zip(items, outcomes, strict=True):
                 item.put(outcome)
+            self._recover()
         elif error is not None and is_out_of_memory(error):
             self._split(batch, error)
         elif not batch.stop.asked:
@@ -323,10 +328,18 @@ class Lane:
         if half:
             self.counts.repeated += len(items)
             self.budget_slots = max(1, min(self.budget_slots, int(HEAD_ROOM * batch.slots / 2)))
+            self._resized_at = asyncio.get_running_loop().time()
             self._again.extend((items[:half], items[half:]))
             self._turns.offer(self)
         else:
             items[0].put(refusals.out_of_memory(items[0], free_bytes(shortage)))
+
+    def _recover(self) -> None:
+        """Every minute without a shortage, larger batches again: whatever took the memory may be gone."""
+        now = asyncio.get_running_loop().time()
+        if self.budget_slots < self.bounds.batch_slots and now - self._resized_at >= RECOVERY_S:
+            self.budget_slots = min(self.bounds.batch_slots, math.ceil(RECOVERY * self.budget_slots))
+            self._resized_at = now
 
     def _expire(self, ticket: Ticket) -> None:
         if not ticket.future.done():

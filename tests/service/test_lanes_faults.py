@@ -17,7 +17,7 @@ from stage import ENGINE_S, Sample, Square, VirtualWorkers, now, sample, settle,
 from service.engines import Stop
 from service.errors import DeadlineExceeded, OutOfMemory
 from service.lanes import Bounds, Lane, Terms, Turns
-from service.lanes.lane import HEAD_ROOM
+from service.lanes.lane import HEAD_ROOM, RECOVERY_S
 from service.lanes.memory import free_bytes, is_out_of_memory
 from service.workers import ThreadWorkers
 
@@ -129,6 +129,22 @@ def test_the_lane_learns_how_much_fits_and_keeps_head_room() -> None:
         assert lane.counts.out_of_memory == counted
         assert all(len(batch) <= 10 for batch in engine.batches[shortages:])
         assert lane.budget_slots >= int(HEAD_ROOM * (10 + 1) / 2)
+
+    virtual(scene)
+
+
+def test_batches_grow_again_when_memory_has_not_been_short_for_a_while() -> None:
+    async def scene() -> None:
+        engine, lane, _ = small_memory()
+        await asyncio.gather(*[ask(lane, sample(1.0)) for _ in range(100)])
+        small = lane.budget_slots
+        await ask(lane, sample(1.0))
+        assert lane.budget_slots == small
+        engine.holds = 1_000
+        for _ in range(40):
+            await asyncio.sleep(RECOVERY_S)
+            await ask(lane, sample(1.0))
+        assert lane.budget_slots == lane.bounds.batch_slots
 
     virtual(scene)
 
