@@ -9,3 +9,7 @@ class NothingKept(UnderstudyError):
 
 class LabellerNeeded(UnderstudyError):
     """A campaign that labels with published networks was started without them."""
+
+
+class NoCommittee(UnderstudyError):
+    """A model whose dynamics is to be followed has no members that could disagree."""

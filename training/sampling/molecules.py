@@ -27,6 +27,7 @@ SCAFFOLDS: Final = (
     "c1cnco1", "c1ccc2[nH]ccc2c1",
 )  # fmt: skip
 MOST_ATOMS: Final = 40
+BRIDGE_ANGSTROM: Final = 2.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,29 @@ def torsions(
         rdMolTransforms.SetDihedralDeg(conformer, *four, float(rng.uniform(-180.0, 180.0)))
     turned = np.array(conformer.GetPositions())
     return turned if _closest(turned) > apart else None
+
+
+def bridged(molecule: Molecule, start: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64] | None:
+    """Move the proton of a random hydrogen bond within the molecule along the line from donor to acceptor.
+
+    Donors and acceptors are O and N. It goes to between a third and two thirds of the way, as when it is transferred.
+
+    Returns:
+        Positions, angstrom [n, 3]; None where there is no such bond.
+    """
+    parsed = _with_hydrogens(molecule.smiles)
+    heavy = np.flatnonzero(np.isin(molecule.numbers, (7, 8)))
+    bonds = []
+    for donor in heavy:
+        for proton in (n.GetIdx() for n in parsed.GetAtomWithIdx(int(donor)).GetNeighbors() if n.GetAtomicNum() == 1):
+            near = np.linalg.norm(start[heavy] - start[proton], axis=1) < BRIDGE_ANGSTROM
+            bonds += [(donor, proton, acceptor) for acceptor in heavy[near] if acceptor != donor]
+    if not bonds:
+        return None
+    donor, proton, acceptor = bonds[int(rng.integers(len(bonds)))]
+    moved = start.copy()
+    moved[proton] = start[donor] + rng.uniform(1 / 3, 2 / 3) * (start[acceptor] - start[donor])
+    return moved
 
 
 def trajectory(

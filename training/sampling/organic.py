@@ -1,8 +1,10 @@
 """Frames of organic molecules for a student: shapes of many molecules, labelled by a reference committee.
 
-    for molecule:  conformers (RDKit), turned torsions, MMFF dynamics at random temperatures
+    for molecule:  conformers (RDKit), turned torsions, protons on their way along hydrogen bonds, rattled ones,
+                   MMFF dynamics at random temperatures
     for pairs of small molecules:  dimers at random contacts
-    label all; leave out what the committee disagrees on too much, or what is far too high
+    from all of these:  dynamics of an earlier student, up to where its committee is unsure
+    label all; leave out what the labelling committee disagrees on too much, or what is far too high
 
 Molecules are dealt into groups and dimers are made within a group, so that a split by group never shows a molecule of
 the test part to the training part.
@@ -10,9 +12,9 @@ the test part to the training part.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from ase import Atoms
@@ -26,7 +28,17 @@ from contract.structures import checked_structure
 from contract.units import KCAL_MOL_EV
 from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
-from training.sampling.molecules import Molecule, conformers, dimer, grown, molecules, torsions, trajectory
+from training.sampling.followed import Followed, follow
+from training.sampling.molecules import (
+    Molecule,
+    bridged,
+    conformers,
+    dimer,
+    grown,
+    molecules,
+    torsions,
+    trajectory,
+)
 from training.simulators.ani import AniReference
 from training.simulators.labels import Labels
 
@@ -44,7 +56,11 @@ class OrganicConfig(BaseModel):
     conformers: int = Field(3, ge=1)
     frames: int = Field(4, ge=1, description="of each conformer's dynamics")
     turned: int = Field(2, ge=0, description="conformers with every torsion at random, a molecule")
+    small: int = Field(1, ge=1, description="how many times as much of molecules of at most eight atoms")
+    bridges: int = Field(0, ge=0, description="a molecule, where it has a hydrogen bond within itself")
+    rattled: int = Field(0, ge=0, description="a molecule")
     dimers: int = Field(60, ge=0, description="a group")
+    followed: Followed | None = Field(None, description="dynamics of an earlier student; null for none")
     kelvin: tuple[float, float] = Field((100.0, 1000.0), description="temperatures of the dynamics")
     contacts_angstrom: tuple[float, float] = (1.5, 4.0)
     most_spread_ev: float = Field(
@@ -56,6 +72,11 @@ class OrganicConfig(BaseModel):
     seed: int = 0
 
 
+Kind: TypeAlias = Literal["conformer", "torsion", "bridge", "rattled", "dynamics", "dimer", "followed"]
+SMALL_ATOMS: Final = 8
+RATTLED_ANGSTROM: Final = (0.02, 0.12)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One frame before it is labelled."""
@@ -64,7 +85,7 @@ class Shape:
     positions: NDArray[np.float64]
     group: int
     molecule: str
-    kind: Literal["conformer", "torsion", "dynamics", "dimer"]
+    kind: Kind
 
 
 def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
@@ -82,6 +103,8 @@ def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
     reference = AniReference(labeller)
     with Progress(transient=True) as progress:
         shapes = list(_shapes(config, reference.elements, progress))
+        if config.followed is not None:
+            shapes += _followed(shapes, config, config.followed, progress)
         task = progress.add_task("labelling frames", total=len(shapes))
         structures = [checked_structure(s.numbers, s.positions) for s in shapes]
         labels = reference.label(structures, lambda n: progress.advance(task, n))
@@ -124,16 +147,48 @@ def _shapes(config: OrganicConfig, elements: frozenset[int], progress: Progress)
 
 def _of_molecule(molecule: Molecule, group: int, config: OrganicConfig, rng: np.random.Generator) -> Iterator[Shape]:
     made = conformers(molecule, config.conformers, int(rng.integers(1, 2**31)))
+    often = config.small if len(molecule.numbers) <= SMALL_ATOMS else 1
+
+    def shape(positions: NDArray[np.float64], kind: Kind) -> Shape:
+        return Shape(molecule.numbers, positions, group, molecule.smiles, kind)
+
+    def some(count: int) -> Iterator[NDArray[np.float64]]:
+        return (made[int(rng.integers(len(made)))] for _ in range(count * often if made else 0))
+
     for start in made:
-        yield Shape(molecule.numbers, start, group, molecule.smiles, "conformer")
+        yield shape(start, "conformer")
         kelvin, seed = rng.uniform(*config.kelvin), int(rng.integers(2**31))
-        for positions in trajectory(molecule, start, kelvin, config.frames, seed):
-            yield Shape(molecule.numbers, positions, group, molecule.smiles, "dynamics")
-    for _ in range(config.turned if made else 0):
-        turned = torsions(molecule, made[int(rng.integers(len(made)))], rng)
+        frames = trajectory(molecule, start, kelvin, config.frames * often, seed)
+        yield from (shape(positions, "dynamics") for positions in frames)
+    for start in some(config.turned):
+        turned = torsions(molecule, start, rng)
         if turned is not None:
             hot = trajectory(molecule, turned, 300.0, 1, int(rng.integers(2**31)), steps_between=20)
-            yield from (Shape(molecule.numbers, p, group, molecule.smiles, "torsion") for p in hot)
+            yield from (shape(positions, "torsion") for positions in hot)
+    for start in some(config.bridges):
+        moved = bridged(molecule, start, rng)
+        if moved is not None:
+            yield shape(moved, "bridge")
+    for start in some(config.rattled):
+        yield shape(start + rng.normal(scale=rng.uniform(*RATTLED_ANGSTROM), size=start.shape), "rattled")
+
+
+def _followed(shapes: list[Shape], config: OrganicConfig, how: Followed, progress: Progress) -> list[Shape]:
+    """Where the earlier student's dynamics leads from some shapes of each molecule; not where atoms met."""
+    rng, of_molecule = np.random.default_rng([config.seed, 2]), dict[str, list[Shape]]()
+    for shape in shapes:
+        if shape.kind != "dimer" or rng.random() < how.dimers:
+            of_molecule.setdefault(shape.molecule, []).append(shape)
+    starts = [some[i] for some in of_molecule.values() for i in rng.permutation(len(some))[: how.starts]]
+    starts.sort(key=lambda shape: len(shape.numbers))
+    task = progress.add_task("following an earlier student", total=len(starts))
+    structures = [checked_structure(shape.numbers, shape.positions) for shape in starts]
+    ended = follow(structures, how, config.kelvin, config.seed, lambda n: progress.advance(task, n))
+    return [
+        replace(start, positions=end.structure.positions, kind="followed")
+        for start, end in zip(starts, ended, strict=True)
+        if end.reason in ("energy", "force", "survived")
+    ]
 
 
 def _kept(shapes: list[Shape], labels: Labels, config: OrganicConfig) -> NDArray[np.bool_]:
