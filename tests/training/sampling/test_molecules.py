@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.sampling.molecules import Molecule, conformers, dimer, grown, molecules, torsions, trajectory
+from training.sampling.molecules import Molecule, bridged, conformers, dimer, grown, molecules, torsions, trajectory
 
 Chem = pytest.importorskip("rdkit.Chem", reason="the extra `sampling` is not installed")
 
@@ -42,6 +42,27 @@ def test_turned_torsions_keep_bonds_and_angles(ethanol: Molecule) -> None:
     assert turned
     assert max(abs(np.linalg.norm(t[2] - t[0]) - np.linalg.norm(start[2] - start[0])) for t in turned) < 1e-6
     assert max(np.abs(t - start).max() for t in turned) > 0.3
+
+
+def test_a_proton_is_moved_along_a_hydrogen_bond_and_nothing_else() -> None:
+    enol = next(m for m in molecules() if Chem.CanonSmiles(m.smiles) == Chem.CanonSmiles("C/C(O)=C/C(C)=O"))
+    rng, found = np.random.default_rng(0), 0
+    for start in conformers(enol, 6, seed=1):
+        for _ in range(3):
+            if (moved := bridged(enol, start, rng)) is None:
+                continue
+            found += 1
+            (proton,) = np.flatnonzero(np.abs(moved - start).max(axis=1))
+            assert enol.numbers[proton] == 1
+            oxygens = moved[enol.numbers == 8]
+            first, second = np.linalg.norm(oxygens - moved[proton], axis=1)
+            assert abs(first + second - np.linalg.norm(oxygens[0] - oxygens[1])) < 1e-6
+            assert 0.5 - 1e-9 <= first / second <= 2.0 + 1e-9
+    assert found
+
+
+def test_without_a_hydrogen_bond_no_proton_is_moved(ethanol: Molecule) -> None:
+    assert bridged(ethanol, conformers(ethanol, 1, seed=1)[0], np.random.default_rng(0)) is None
 
 
 @given(contact=st.floats(1.0, 6.0), seed=st.integers(0, 1000), n=st.integers(1, 6), m=st.integers(1, 6))

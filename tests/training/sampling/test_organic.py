@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import read
 from typer.testing import CliRunner
 
@@ -12,7 +13,8 @@ from contract.structures import checked_structure
 from training.data.extxyz import ExtxyzKeys, read_extxyz
 from training.data.provenance import Provenance
 from training.data.splits import split_by_group
-from training.sampling.errors import NothingKept
+from training.sampling.errors import NoCommittee, NothingKept
+from training.sampling.followed import Followed
 from training.sampling.organic import OrganicConfig, sample_organic
 from training.simulators.ani import AniReference
 
@@ -62,6 +64,33 @@ def test_frames_on_which_the_committee_disagrees_are_left_out(frames: Path, ense
     sample_organic(CONFIG.model_copy(update={"most_spread_ev": middle}), ensemble, tmp_path / "strict")
     record = json.loads((tmp_path / "strict" / "sampling.json").read_text())
     assert abs(record["left_out"] - record["frames"]) <= 1
+
+
+def test_an_earlier_student_s_dynamics_is_followed_until_it_is_unsure(ensemble: Path, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[3] / "model_repo" / "organic"
+    few = CONFIG.model_copy(update={"molecules": 4, "dimers": 0})
+    for name, most in (("sure", 1e9), ("unsure", 1e-9)):
+        how = Followed(model=shipped, length_fs=4.0, energy_std_ev=most, forces_std_ev_angstrom=1e9)
+        sample_organic(few.model_copy(update={"followed": how}), ensemble, tmp_path / name)
+    sure, unsure = (
+        {a.info["molecule"]: a for a in read(tmp_path / name / "frames.extxyz", ":") if a.info["kind"] == "followed"}
+        for name in ("sure", "unsure")
+    )
+    made = json.loads((tmp_path / "sure" / "sampling.json").read_text())
+    assert len(sure) == len(unsure) == made["molecules"]
+    starts = [a.positions for a in read(tmp_path / "sure" / "frames.extxyz", ":") if a.info["kind"] != "followed"]
+
+    def moved(atoms: Atoms) -> float:
+        return min(float(np.abs(atoms.positions - p).max()) for p in starts if len(p) == len(atoms))
+
+    assert min(moved(atoms) for atoms in sure.values()) > 1e-3
+    assert max(moved(atoms) for atoms in unsure.values()) < 1e-6  # unsure at once: the start itself
+
+
+def test_only_a_committee_can_be_followed(ensemble: Path, tmp_path: Path) -> None:
+    lone = Path(__file__).parents[3] / "model_repo" / "aluminium-student"
+    with pytest.raises(NoCommittee, match="aluminium-student"):
+        sample_organic(CONFIG.model_copy(update={"followed": Followed(model=lone)}), ensemble, tmp_path / "none")
 
 
 def test_limits_that_nothing_meets_are_an_error(ensemble: Path, tmp_path: Path) -> None:
