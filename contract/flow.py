@@ -10,9 +10,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.voxels import Image, Pores, flow_last, length_scale_squared, padded, pores_of, wall_distance
+from contract.voxels import (
+    Image,
+    Pores,
+    flow_last,
+    length_scale_squared,
+    padded,
+    pores_of,
+    specific_surface,
+    wall_distance,
+)
 
 Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What an image is to flow along one axis, in numbers.
+
+    Attributes:
+        axis: 0, 1 or 2.
+        shape: of the image.
+        padded: lengths that a graph is given, the flow last.
+        porosity, connected_porosity: pores, and those that conduct, over all voxels.
+        surface: faces between conducting pores and all else over all voxels, 1/voxel.
+        length_scale: voxels, root of the mean over the conducting pores of (distance - 1/2)^2; 0 where none conduct.
+    """
+
+    axis: int
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]
+    porosity: float
+    connected_porosity: float
+    surface: float
+    length_scale: float
+
+    @property
+    def percolates(self) -> bool:
+        """Whether anything can flow."""
+        return self.connected_porosity > 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +68,19 @@ class FlowInputs:
     distance: NDArray[np.float32]
     pore: NDArray[np.float32]
     length_scale: float
+
+    @property
+    def geometry(self) -> Geometry:
+        """The image in numbers."""
+        return Geometry(
+            axis=self.axis,
+            shape=self.pores.conducting.shape,
+            padded=self.pore.shape,
+            porosity=self.pores.porosity,
+            connected_porosity=self.pores.connected_porosity,
+            surface=specific_surface(self.pores.conducting),
+            length_scale=self.length_scale,
+        )
 
     @property
     def voxels(self) -> int:

@@ -71,7 +71,36 @@ FIELD: Final = Signature(
 )
 """X, Y and Z are multiples of what the card calls `divisor`."""
 
+_MOMENTS: Final = ("M", "L", "F", 2)
+FIELD_COARSE: Final = Signature(
+    (
+        TensorSpec("distance", "float32", (1, "X", "Y", "Z"), "of FIELD, times pore, mean over blocks of 2x2x2"),
+        TensorSpec("pore", "float32", (1, "X", "Y", "Z"), "of FIELD, likewise"),
+    ),
+    (
+        TensorSpec("coarse", "float32", ("M", "X", "Y", "Z"), "each member's answer of every scale but the finest"),
+        TensorSpec("moments", "float32", _MOMENTS, "what to give to the finest scale at first: means 0, variances 1"),
+    ),
+)
+"""All but the finest scale of FIELD, for images that are run in tiles (contract/tiles.py)."""
+
+FIELD_FINEST: Final = Signature(
+    (
+        TensorSpec("distance", "float32", (1, "X", "Y", "Z"), "of FIELD in a tile and around it; 0 out of the pores"),
+        TensorSpec("counted", "float32", (1, "X", "Y", "Z"), "1 in the tile, 0 around it"),
+        TensorSpec("coarse", "float32", ("M", "X", "Y", "Z"), "of FIELD_COARSE, at half these lengths"),
+        TensorSpec("moments", "float32", _MOMENTS, "mean and variance over the image of each layer's channels"),
+    ),
+    (
+        TensorSpec(
+            "velocity", "float32", ("M", "X", "Y", "Z"), "of each member, over the image's squared length scale"
+        ),
+        TensorSpec("sums", "float64", _MOMENTS, "of each layer's channels and of their squares where counted"),
+    ),
+)
+"""The finest scale of FIELD on one tile. L layers of F channels are normalised over the whole image."""
+
 GRAPHS: Final[dict[str, dict[str, Signature]]] = {
     "potential": {"model.onnx": POTENTIAL, "model_members.onnx": POTENTIAL_MEMBERS},
-    "field": {"model.onnx": FIELD},
+    "field": {"model.onnx": FIELD, "model_coarse.onnx": FIELD_COARSE, "model_finest.onnx": FIELD_FINEST},
 }

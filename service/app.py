@@ -33,10 +33,10 @@ from service.learning_metrics import Learning
 from service.logs import request_log
 from service.metrics import Answers, registry_of
 from service.models import Models, load_model, load_models
-from service.models.fields import FieldModels, load_fields
 from service.operator import Operator
 from service.plane import Exchange, Plane
 from service.settings import Settings
+from service.spool import Spool
 from service.tracing import Traces, exporter_of
 from service.version import VERSION
 from service.version_metrics import VersionMetrics
@@ -54,7 +54,6 @@ class Started:
     settings: Settings
     engine: Engine
     models: Models
-    fields: FieldModels
     doors: Sequence[str] = ()
 
 
@@ -107,8 +106,8 @@ def create_app(
             repository = ModelRepository(settings.model_repo)
             turns = Turns(workers)
             models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
-            fields = await asyncio.to_thread(load_fields, repository, engine, turns, settings.limits)
-            plane = Plane(models, settings.limits, encoders, workers.count, journal, engine.is_there, fields)
+            spool = Spool(settings.spool, settings.spool_bytes)
+            plane = Plane(models, settings.limits, encoders, workers.count, journal, engine.is_there, spool)
             app.state.plane = plane
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)
@@ -126,7 +125,7 @@ def create_app(
                 lines = [await opened.enter_async_context(door(plane, settings, answers, access)) for door in doors]
                 app.state.ready = True
                 if on_ready is not None:
-                    on_ready(Started(settings, engine, models, fields, lines))
+                    on_ready(Started(settings, engine, models, lines))
                 yield
                 app.state.ready = False
                 await plane.followers.close()

@@ -103,7 +103,7 @@ def _announce(started: "Started") -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     engine, settings = started.engine, started.settings
     url = f"http://{settings.address(settings.port)}"
-    for model in (*started.models, *started.fields):
+    for model in started.models:
         card = model.card
         members = f"{card.committee.members} members" if card.committee.members > 1 else "1 member"
         _console.print(f"  {card.name} version {card.version}  {members}  {model.stored.digest[:12]}  {card.purpose}")

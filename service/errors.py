@@ -39,6 +39,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── EngineAway (503)               no server that could run the model answers
 ├── DeadlineExceeded (504)
 ├── OutOfMemory (507)              the engine has not the memory for this structure
+├── SpoolFull (507)                the gateway has not the room on its disk
 └── Fault (500)                    ours
     ├── EngineFault                the engine failed on this structure
     └── NonFiniteAnswer            the model gave NaN or infinity
@@ -346,6 +347,14 @@ class DeadlineExceeded(ServiceError):
     code = "deadline_exceeded"
     status = 504
     title = "Deadline exceeded"
+
+
+class SpoolFull(ServiceError):
+    """What is too large for memory finds no room on the gateway's disk."""
+
+    code = "spool_full"
+    status = 507
+    title = "No room on disk"
 
 
 class OutOfMemory(ServiceError):

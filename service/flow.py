@@ -8,17 +8,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from contract.voxels import AXES, Image
+from contract.packed import PackedImage
 from service.errors import OtherDigest, OutOfDomain
 from service.families.field import FlowPrediction, FlowSample
 from service.lanes import Terms
 from service.meters import Work
-from service.models.fields import FieldModel
+from service.models import FieldModel
 from service.rock import Rock
 from service.settings import Limits
+from service.spool import Spool
 from service.tenants import NOBODY, Priority, Tenant
+from service.tiles import Progress, TiledQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class FlowOptions:
         caller, tenant, priority: as for a prediction (service/plane.py).
         on_out_of_domain: where the model was not trained, `answer`, `flag` the answer too, or `refuse`.
         model_digest: the weights that must answer, by their digest or its first digits.
+        tell: is told how far an image that is run in tiles has come.
     """
 
     keep_field: bool = False
@@ -40,6 +41,23 @@ class FlowOptions:
     priority: Priority = "interactive"
     on_out_of_domain: str = "flag"
     model_digest: str | None = None
+    tell: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What answering takes beside a model.
+
+    Attributes:
+        encoders: threads that prepare images.
+        spool: room on disk for what is larger than memory should hold.
+        concurrency: engine calls at once.
+    """
+
+    limits: Limits
+    encoders: Executor
+    spool: Spool
+    concurrency: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,44 +95,88 @@ class FlowAnswer:
 
 
 async def answer_flow(
-    model: FieldModel, image: Image, axes: Sequence[int], options: FlowOptions, limits: Limits, encoders: Executor
+    model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions, means: Means
 ) -> FlowAnswer:
-    """Permeability of an image along some axes.
+    """Permeability of an image along some axes; one that is too large for a call is run in tiles.
 
     Raises:
-        TooLarge, QueueFull, DeadlineExceeded, Fault
+        TooLarge, QueueFull, DeadlineExceeded, SpoolFull, Fault
         OtherDigest: the weights that are served are not those that the options name.
         OutOfDomain: the verdict is "out", and the options refuse that.
     """
     _refuse_other_digest(model, options.model_digest)
-    loop, begun = asyncio.get_running_loop(), time.monotonic()
-
-    def encode() -> list[FlowSample]:
-        return [model.family.encode(image, axis, i, options.keep_field) for i, axis in enumerate(axes)]
-
-    samples = await loop.run_in_executor(encoders, encode)
-    encoded = time.monotonic()
-    flowing = [sample for sample in samples if sample.inputs.pores.percolates]
-    work = Work(model, encoded=(begun, encoded))
-    timeout_s = min(options.timeout_s or limits.timeout_s, limits.timeout_s)
-    terms = Terms(timeout_s, options.caller, True, options.tenant, options.priority, work)
-    answered = await model.lane.submit(flowing, terms) if flowing else []
+    ask = _in_tiles if model.passes and image.size > means.limits.whole_voxels else _whole
+    begun = time.monotonic()
+    work = Work(model, encoded=(begun, begun))
+    try:
+        with model:
+            predictions = await ask(model, image, axes, options, means, work)
+    except BaseException:
+        work.ended = time.monotonic()
+        model.lane.meter.failed(work)
+        raise
     work.ended = time.monotonic()
-    if flowing:
-        model.lane.meter.answered(work)
-    by_place = {prediction.sample.index: prediction for prediction in answered}
-    predictions = [by_place.get(s.index) or model.family.without_flow(s) for s in samples]
-    seconds = {"features": encoded - begun, "queue": work.queue_s, "total": work.ended - begun}
+    model.lane.meter.answered(work)
+    seconds = {"features": work.encoded[1] - begun, "queue": work.queue_s, "total": work.ended - begun}
     answer = FlowAnswer(model, predictions, options, seconds)
     if options.on_out_of_domain == "refuse":
         _refuse_out_of_domain(answer)
     return answer
 
 
-def image_sha256(image: Image) -> str:
+async def _whole(
+    model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions, means: Means, work: Work
+) -> list[FlowPrediction]:
+    """Each axis in one engine call."""
+    model.family.refuse_too_large(image.size)
+
+    def encode() -> list[FlowSample]:
+        unpacked = image.unpacked()
+        return [model.family.encode(unpacked, axis, options.keep_field) for axis in axes]
+
+    samples = await asyncio.get_running_loop().run_in_executor(means.encoders, encode)
+    work.encoded = (work.encoded[0], time.monotonic())
+    flowing = [sample for sample in samples if sample.inputs.pores.percolates]
+    terms = _terms(options, means.limits.timeout_s, work)
+    answered = iter(await model.lane.submit(flowing, terms) if flowing else [])
+    return [
+        next(answered)
+        if sample.inputs.pores.percolates
+        else model.family.without_flow(sample.inputs.geometry, options.keep_field)
+        for sample in samples
+    ]
+
+
+async def _in_tiles(
+    model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions, means: Means, work: Work
+) -> list[FlowPrediction]:
+    """Each axis in parts (service/tiles.py)."""
+    terms = _terms(options, means.limits.tiled_timeout_s, work)
+    with means.spool.scratch() as scratch:
+        return await TiledQuestion(
+            model=model,
+            image=image,
+            axes=axes,
+            keep_field=options.keep_field,
+            terms=terms,
+            length=means.limits.tile_length,
+            ahead=means.concurrency,
+            encoders=means.encoders,
+            scratch=scratch,
+            tell=options.tell,
+        ).answers()
+
+
+def _terms(options: FlowOptions, limit_s: float, work: Work) -> Terms:
+    timeout_s = min(options.timeout_s or limit_s, limit_s)
+    return Terms(timeout_s, options.caller, True, options.tenant, options.priority, work)
+
+
+def image_sha256(image: PackedImage) -> str:
     """SHA-256 of an image's shape and its bits, in C order, pore = 1."""
     sha = hashlib.sha256(",".join(map(str, image.shape)).encode())
-    sha.update(np.packbits(image).tobytes())
+    for bits in image.flat_bits():
+        sha.update(bits)
     return sha.hexdigest()
 
 
@@ -133,7 +195,7 @@ def _refuse_out_of_domain(answer: FlowAnswer) -> None:
     for prediction in answer.predictions:
         if not prediction.domain.in_domain:
             raise OutOfDomain(
-                f"Flow along {AXES[prediction.sample.inputs.axis]} is out of the domain of model "
+                f"Flow along {prediction.axis} is out of the domain of model "
                 f"'{answer.model.card.name}': {' '.join(prediction.domain.reasons)}",
                 hint="Ask with on_out_of_domain=flag to get the answer and the verdict.",
                 reasons=prediction.domain.reasons,

@@ -26,7 +26,7 @@ class Learning(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as they are now."""
-        students = [model for model in self._plane.models if model.card.teacher is not None]
+        students = [model for model in self._plane.models.potentials if model.card.teacher is not None]
         ledgers = [(model.card.name, self._plane.teachers.ledger(model)) for model in students]
         checks = CounterMetricFamily("understudy_teacher_checks", "structures compared", labels=["model", "why"])
         energy = SummaryMetricFamily(

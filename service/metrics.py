@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from service.followers.canary import Canary
 from service.journal import STAGES, Journal
 from service.lanes import Lane
-from service.models import Model
+from service.models import Served
 
 Answers = Counter[tuple[str, str, int]]
 _LANE_COUNTERS = {
@@ -42,7 +42,7 @@ _HISTOGRAMS = {
 
 class _Gateway(Collector):
     def __init__(
-        self, answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary, journal: Journal
+        self, answers: Answers, models: Callable[[], Iterable[Served]], canary: Canary, journal: Journal
     ) -> None:
         self._journal = journal
         self._answers = answers
@@ -136,7 +136,7 @@ def _requests(journal: Journal) -> Iterator[Metric]:
     yield slots
 
 
-def _info(models: Iterable[Model]) -> Metric:
+def _info(models: Iterable[Served]) -> Metric:
     labels = ["model", "version", "digest", "engine", "device"]
     family = GaugeMetricFamily("understudy_model_info", "what is served, and by what", labels=labels)
     for model in models:
@@ -149,7 +149,7 @@ def _count_of(name: str) -> Callable[[Lane], float]:
 
 
 def registry_of(
-    answers: Answers, models: Callable[[], Iterable[Model]], canary: Canary, journal: Journal
+    answers: Answers, models: Callable[[], Iterable[Served]], canary: Canary, journal: Journal
 ) -> CollectorRegistry:
     """A registry of its own for one gateway, so that two in one process do not meet."""
     registry = CollectorRegistry()

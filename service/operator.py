@@ -14,15 +14,15 @@ from typing import Any, Final, Self, cast
 
 import structlog
 
-from contract.errors import InvalidCard, ModelNotFound, RepositoryError
+from contract.errors import ModelNotFound, RepositoryError
 from contract.repository import ModelRepository, StoredModel
 from service.errors import LoadFailed, NotPromoted, UnknownModel
 from service.followers.shadow import Shadows
-from service.models.model import Model
+from service.models.model import FieldModel, Model, Served
 from service.models.served import NOT_LOADED, Models
 
 UNLOADED: Final = "unloaded by the operator"
-Opener = Callable[[StoredModel], Model]
+Opener = Callable[[StoredModel], Served]
 _log: Final = structlog.get_logger("operator")
 
 
@@ -103,7 +103,8 @@ class Operator:
             replaced = [before for model in fresh if (before := self.models.put(model))]
             self.models.promote(name, promoted)
             for model in fresh:
-                self.shadows.replace(model)
+                if isinstance(model, Model):
+                    self.shadows.replace(model)
             numbers = _listed(fresh)
             fresh.clear()
             await _release(replaced)
@@ -170,6 +171,11 @@ class Operator:
             UnknownModel, LoadFailed
         """
         async with self._turn:
+            if isinstance(self.models.promoted(name), FieldModel):
+                raise NotPromoted(
+                    f"'{name}' is a model of flow; only potentials have shadows.",
+                    hint="Promote a version of it directly: none is asked for a shadow's record.",
+                )
             if version is None:
                 self.models.refuse_unknown(name)
                 self.shadows.stop(name)
@@ -182,7 +188,7 @@ class Operator:
                     hint="A shadow is another version than the promoted one.",
                 )
             await self._load(name, version)
-            self.shadows.start(self.models.get(name, version))
+            self.shadows.start(self.models.potential(name, version))
             return f"version {version} of '{name}' follows version {served.version}"
 
     def close(self) -> None:
@@ -211,9 +217,6 @@ class Operator:
         return str(promoted)
 
     def _on_disk(self, name: str) -> tuple[list[str], str]:
-        family = self._repository.family(name)
-        if family != "potential":
-            raise InvalidCard(f"model '{name}' is of the family '{family}', which is read at the gateway's start alone")
         self._repository.settle(name)
         return self._repository.versions(name), self._repository.promoted(name)
 
@@ -222,7 +225,7 @@ class Operator:
         if version not in self._numbers(name):
             self.models.put(await self._opened(name, version))
 
-    async def _opened(self, name: str, version: str) -> Model:
+    async def _opened(self, name: str, version: str) -> Served:
         """A version, verified and warm.
 
         Raises:
@@ -242,7 +245,7 @@ class Operator:
                 raise _failed(error) from None
             raise
         self.loads[name, "ok"] += 1
-        return cast(Model, model)
+        return cast(Served, model)
 
     async def _write_down(self, step: Callable[..., Any], *arguments: str) -> None:
         try:
@@ -264,7 +267,7 @@ class Operator:
     def _newest(self, name: str) -> str:
         return self.models.index(name)[-1].version
 
-    def _take(self, name: str, version: str, reason: str) -> Model:
+    def _take(self, name: str, version: str, reason: str) -> Served:
         self.shadows.stop(name, version)
         return self.models.take(name, version, reason)
 
@@ -288,7 +291,7 @@ class Operator:
                 served=current,
                 got=version,
             )
-        faults = self.shadows.faults(name, version)
+        faults = [] if isinstance(self.models.promoted(name), FieldModel) else self.shadows.faults(name, version)
         if faults:
             raise NotPromoted(
                 f"Version {version} of '{name}' is not promoted: {' '.join(faults)}",
@@ -297,7 +300,7 @@ class Operator:
             )
 
 
-async def _release(models: list[Model]) -> None:
+async def _release(models: list[Served]) -> None:
     """Wait for the last requests of versions that are served no more, then let go of their sessions."""
     for model in models:
         await model.drained()
@@ -305,11 +308,11 @@ async def _release(models: list[Model]) -> None:
     gc.collect()  # a request that failed may hold its model in a cycle
 
 
-def _listed(models: list[Model]) -> str:
+def _listed(models: list[Served]) -> str:
     return "version " + ", ".join(model.version for model in models)
 
 
-def _promoted(served: Model | None) -> str:
+def _promoted(served: Served | None) -> str:
     return "no version is promoted" if served is None else "it is the promoted one"
 
 

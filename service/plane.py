@@ -10,19 +10,19 @@ from typing import Any, Final
 
 from understudy.wire import Check, Escalate, Flag, OnOutOfDomain
 
+from contract.packed import PackedImage
 from contract.structures import Structure
-from contract.voxels import Image
 from service.errors import OtherDigest, OutOfDomain
 from service.families.potential import Prediction, Sample
 from service.flags import flags_of
-from service.flow import FlowAnswer, FlowOptions, answer_flow
+from service.flow import FlowAnswer, FlowOptions, Means, answer_flow
 from service.followers import Followers
 from service.journal import Journal, current
 from service.lanes import Terms
 from service.meters import Work
-from service.models import Model, Models
-from service.models.fields import FieldModel, FieldModels
+from service.models import FieldModel, Model, Models
 from service.settings import Limits
+from service.spool import Spool
 from service.teachers import Opinion, Teachers, opinion_of, seconds_of
 from service.tenants import NOBODY, Priority, Tenant
 
@@ -132,7 +132,7 @@ class Plane:
     Attributes:
         followers: what looks at live traffic after it was answered.
         teachers: who teaches whom, and how far they are apart.
-        fields: the models of flow.
+        spool: room on disk for what is larger than memory should hold.
         concurrency: engine calls at once.
         journal: what is known of each request, whatever its protocol.
         engine_is_there: whether a prediction that comes now finds somebody to run it.
@@ -146,9 +146,9 @@ class Plane:
         concurrency: int = 1,
         journal: Journal | None = None,
         engine_is_there: Callable[[], bool] = lambda: True,
-        fields: FieldModels | None = None,
+        spool: Spool | None = None,
     ) -> None:
-        self.fields = FieldModels() if fields is None else fields
+        self.spool = Spool(None, 0) if spool is None else spool
         self.engine_is_there = engine_is_there
         self.journal = Journal() if journal is None else journal
         self.followers: Followers[Exchange] = Followers()
@@ -174,7 +174,7 @@ class Plane:
             NoTeacher: the options ask for a teacher that the model does not have, or that is not served.
             OutOfDomain: the verdict on a structure is "out", and the options refuse that.
         """
-        model = self.models.get(asked, options.version) if isinstance(asked, str) else asked
+        model = self.models.potential(asked, options.version) if isinstance(asked, str) else asked
         if options.model_digest is not None:
             refuse_other_digest(model, options.model_digest)
         begin = asyncio.get_running_loop().time()
@@ -191,9 +191,12 @@ class Plane:
             _refuse_out_of_domain(answer)
         return answer
 
-    async def flow(self, model: FieldModel, image: Image, axes: Sequence[int], options: FlowOptions) -> FlowAnswer:
+    async def flow(
+        self, model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions
+    ) -> FlowAnswer:
         """Permeability, and where it is wanted the velocity, of an image along some axes; see service/flow.py."""
-        return await answer_flow(model, image, axes, options, self.limits, self._encoders)
+        means = Means(self.limits, self._encoders, self.spool, self.concurrency)
+        return await answer_flow(model, image, axes, options, means)
 
     async def second_opinions(self, answer: Answer, places: Sequence[int], options: Options) -> dict[int, Opinion]:
         """What the teacher of a model says of some structures of its answer, by their places.

@@ -142,7 +142,7 @@ class Planner:
         """The plan of the fastest other model that fits and would be as much in its domain, if it is faster."""
         others = [
             self.plan(model, items, options)
-            for model in self.models
+            for model in self.models.potentials
             if model is not plan.model and _may_be_asked(model, plan.model.card, items, options)
         ]
         better = [

@@ -90,9 +90,9 @@ def refuse_other_input(receipt: Receipt, structures: Sequence[Structure]) -> Non
 def _model_of(plane: Plane, receipt: Receipt) -> Model:
     """The model of a receipt, in its own version or the one that is served, with the same weights."""
     try:
-        model = plane.models.get(receipt.model, receipt.version)
+        model = plane.models.potential(receipt.model, receipt.version)
     except UnknownModel:
-        model = plane.models.get(receipt.model)
+        model = plane.models.potential(receipt.model)
     refuse_other_digest(model, receipt.digest)
     if receipt.teacher is not None:
         refuse_other_digest(plane.teachers.required(model), receipt.teacher.digest)

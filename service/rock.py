@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import Calibration
-from contract.voxels import AXES, Image, specific_surface, throat_voxels
+from contract.packed import PackedImage
+from contract.voxels import AXES, throat_voxels
 from service.errors import BadImage
 from service.families.field import FlowPrediction
 
@@ -29,33 +31,35 @@ class Rock:
     """An image with its phases told apart.
 
     Attributes:
-        image: bool [nx, ny, nz], True = pore.
+        image: [nx, ny, nz], one bit a voxel, True = pore.
         voxel_size_um: of cubic voxels.
         pore_values: the labels that are pores.
         detected: they were not named but found.
     """
 
-    image: Image
+    image: PackedImage
     voxel_size_um: float
     pore_values: list[int]
     detected: bool
 
 
-def rock_of(labels: NDArray[Any], voxel_size_um: float, pore_values: Sequence[int] | None) -> Rock:
+def rock_of(labels: NDArray[Any] | PackedImage, voxel_size_um: float, pore_values: Sequence[int] | None) -> Rock:
     """Tell pores from solid.
 
     Args:
-        labels: [nx, ny, nz], booleans (True is pore) or whole numbers, one for each phase.
+        labels: [nx, ny, nz], bits or booleans (True is pore) or whole numbers, one for each phase.
         voxel_size_um: side of a voxel.
         pore_values: the labels that are pores; where there are two, the rarer is taken if it is clearly the rarer.
 
     Raises:
         BadImage: not three-dimensional, grey levels, labels that need to be named, no pore or no solid.
     """
-    if labels.ndim != 3 or min(labels.shape) < 2:
+    if len(labels.shape) != 3 or min(labels.shape) < 2:
         raise _bad(f"The image has the shape {list(labels.shape)}.", "Send three dimensions of at least 2 voxels.")
-    if labels.dtype == bool:
+    if isinstance(labels, PackedImage):
         return _checked(Rock(labels, voxel_size_um, [1], False))
+    if labels.dtype == bool:
+        return _checked(Rock(PackedImage.of(labels), voxel_size_um, [1], False))
     labels = _whole_numbers(labels)
     values, counts = np.unique(labels, return_counts=True)
     if len(values) > MOST_LABELS:
@@ -68,7 +72,7 @@ def rock_of(labels: NDArray[Any], voxel_size_um: float, pore_values: Sequence[in
     strangers = sorted(set(pore_values) - {int(v) for v in values})
     if strangers:
         raise _bad(f"pore_value names {strangers}; the image holds {values.tolist()}.", "Name labels that are there.")
-    return _checked(Rock(np.isin(labels, list(pore_values)), voxel_size_um, sorted(pore_values), False))
+    return _checked(Rock(PackedImage.of(np.isin(labels, list(pore_values))), voxel_size_um, sorted(pore_values), False))
 
 
 def warnings_of(
@@ -100,20 +104,27 @@ def interval_warning(calibrated: Calibration | None) -> list[dict[str, str]]:
 
 def throat_of(rock: Rock, prediction: FlowPrediction) -> float | None:
     """Voxels across the narrowest place of the widest way; None without flow, and in large images."""
-    inputs = prediction.sample.inputs
-    if rock.image.size > THROATS_UP_TO or not inputs.pores.percolates:
+    inputs = prediction.inputs
+    if inputs is None or rock.image.size > THROATS_UP_TO or not inputs.pores.percolates:
         return None
     return throat_voxels(inputs.field(inputs.distance[None]), inputs.pores.conducting, inputs.axis)
 
 
-def octants(image: Image) -> list[float]:
+def octants(image: PackedImage) -> list[float]:
     """Porosity of the eight halves by halves by halves: how much a sample of this size depends on where it is taken."""
-    halves = [(slice(0, n // 2), slice(n // 2, n)) for n in image.shape]
-    return [float(image[x, y, z].mean()) for x in halves[0] for y in halves[1] for z in halves[2]]
+    halves = [(0, n // 2, n) for n in image.shape]
+    pores, sizes = np.zeros((2, 2, 2)), np.zeros((2, 2, 2))
+    for x in range(image.shape[0]):  # one slice at a time, as the image may be large
+        plane = image.block((slice(x, x + 1), slice(None), slice(None)))[0]
+        for y, z in product((0, 1), repeat=2):
+            part = plane[halves[1][y] : halves[1][y + 1], halves[2][z] : halves[2][z + 1]]
+            pores[int(x >= halves[0][1]), y, z] += np.count_nonzero(part)
+            sizes[int(x >= halves[0][1]), y, z] += part.size
+    return [float(share) for share in (pores / sizes).ravel()]
 
 
 def _of_image(rock: Rock) -> Iterator[tuple[str, str]]:
-    porosity = float(rock.image.mean())
+    porosity = rock.image.porosity
     if rock.detected:
         yield (
             "polarity_detected",
@@ -140,8 +151,8 @@ def _of_image(rock: Rock) -> Iterator[tuple[str, str]]:
 
 
 def _along(rock: Rock, prediction: FlowPrediction, throat: float | None) -> Iterator[tuple[str, str]]:
-    pores, axis = prediction.sample.inputs.pores, prediction.axis
-    if not pores.percolates:
+    geometry, axis = prediction.geometry, prediction.axis
+    if not geometry.percolates:
         yield "not_percolating", f"k{axis} is 0: {prediction.domain.reasons[0]}"
         return
     if throat is not None and throat < NARROW:
@@ -150,7 +161,7 @@ def _along(rock: Rock, prediction: FlowPrediction, throat: float | None) -> Iter
             f"Along {axis} the widest way through is {throat:.1f} voxels wide at its narrowest: below {NARROW:g} the "
             "voxels' steps matter, for a simulation too. Take a finer image.",
         )
-    simple = pores.connected_porosity**3 / (5.0 * specific_surface(pores.conducting) ** 2)
+    simple = geometry.connected_porosity**3 / (5.0 * geometry.surface**2)
     ratio = prediction.permeability / simple
     if not 1.0 / IMPLAUSIBLE <= ratio <= IMPLAUSIBLE:
         yield (
@@ -183,11 +194,11 @@ def _detected(labels: NDArray[Any], values: NDArray[Any], counts: NDArray[np.int
             f"Pore and solid cannot be told apart: the image holds the labels {said}.",
             "Say which is pore by pore_value.",
         )
-    return Rock(labels == rarer, voxel_size_um, [rarer], True)
+    return Rock(PackedImage.of(labels == rarer), voxel_size_um, [rarer], True)
 
 
 def _checked(rock: Rock) -> Rock:
-    porosity = rock.image.mean()
+    porosity = rock.image.porosity
     if porosity in (0.0, 1.0):
         phase = "pore" if porosity else "solid"
         raise _bad(f"Every voxel is {phase}.", "Send an image of both, and name the pores by pore_value.")

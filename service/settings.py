@@ -36,6 +36,13 @@ class Limits(BaseModel):
     queued_slots: int = Field(16_000_000, gt=0, description="neighbour slots waiting for one model")
     image_voxels: int = Field(512**3, gt=0, description="voxels of one image")
     queued_voxels: int = Field(512_000_000, gt=0, description="voxels waiting for one model of flow, once an axis")
+    whole_voxels: int = Field(
+        200**3,
+        gt=0,
+        description="voxels of an image that is run in one call; larger ones are run in tiles, where the model can",
+    )
+    tile_length: int = Field(96, ge=16, multiple_of=2, description="side of a tile in voxels")
+    tiled_timeout_s: float = Field(3600.0, gt=0, description="an image that is run in tiles takes no longer than this")
 
 
 class Demands(BaseModel):
@@ -106,6 +113,10 @@ class Settings(BaseSettings):
     )
     harvest_bytes: int = Field(256 * MIB, gt=0, description="size of that folder, at most")
     harvest_structures: int = Field(10_000, gt=0, description="structures in it, at most")
+    spool: Path | None = Field(
+        None, description="folder for what is too large for memory: large fields, uploads; none: the system's own"
+    )
+    spool_bytes: int = Field(8192 * MIB, gt=0, description="room in it, at most")
     shadow: Demands = Demands()
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged; a request is told at info, health checks and pages at debug"

@@ -120,7 +120,7 @@ class Teachers:
     def of(self, student: Model) -> Model | None:
         """The teacher of a model, if it has one and that is served here."""
         named = student.card.teacher
-        return None if named is None else next((m for m in self._models if m.card.name == named.name), None)
+        return None if named is None else next((m for m in self._models.potentials if m.card.name == named.name), None)
 
     def required(self, student: Model) -> Model:
         """The teacher of a model.

@@ -6,7 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.followers.shadow import Shadow
-from service.models import Model
+from service.models import Served
 from service.operator import Operator
 
 _COUNTED: dict[str, str] = {
@@ -71,5 +71,5 @@ class VersionMetrics(Collector):
                 gauge.add_metric([shadow.model.card.name, shadow.model.version], value(shadow))
             yield gauge
 
-    def _is_promoted(self, model: Model) -> bool:
+    def _is_promoted(self, model: Served) -> bool:
         return self._operator.models.promoted(model.card.name) is model

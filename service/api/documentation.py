@@ -250,7 +250,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
         app.openapi_schema = orjson.loads(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
-        _offer_models(app.openapi_schema, [model.card.name for model in app.state.plane.models])
+        _offer_models(app.openapi_schema, [model.card.name for model in app.state.plane.models.potentials])
     return app.openapi_schema
 
 

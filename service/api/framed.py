@@ -58,23 +58,33 @@ _layouts: dict[bytes, _Layout] = {}
 
 
 async def read_framed(request: Request, limits: Limits) -> FramedRequest:
-    """Read a body in the KServe framing; without the length header it is JSON alone.
+    """Read structures in the KServe framing; without the length header it is JSON alone.
 
     Raises:
         FramingError: the body does not follow the framing.
         ServiceError, InvalidInput: it is too large, too slow or broken, or its structures are.
     """
-    header = request.headers.get(_LENGTH)
-    length = None if header is None else parse_header_length(header)
-    if length is not None and length > limits.json_bytes:
-        raise _head_too_large(length, limits.json_bytes)
-    body = await read_body(request, limits.json_bytes if length is None else limits.binary_bytes, limits)
+    body, length = await _read(request, limits)
 
     def parse() -> FramedRequest:
         head, tensors = _decoded(body, length)
         return FramedRequest(head, structures_from_tensors(tensors, limits))
 
     return await apart_if_large(len(body), parse)
+
+
+async def read_tensors(request: Request, limits: Limits) -> tuple[Head, dict[str, Array]]:
+    """The same of a body that holds no structures: its head, and its tensors by name."""
+    body, length = await _read(request, limits)
+    return await apart_if_large(len(body), lambda: decode(body, length, loads=orjson.loads))
+
+
+async def _read(request: Request, limits: Limits) -> tuple[bytes | bytearray, int | None]:
+    header = request.headers.get(_LENGTH)
+    length = None if header is None else parse_header_length(header)
+    if length is not None and length > limits.json_bytes:
+        raise _head_too_large(length, limits.json_bytes)
+    return await read_body(request, limits.json_bytes if length is None else limits.binary_bytes, limits), length
 
 
 def _decoded(body: bytes | bytearray, length: int | None) -> tuple[Head, dict[str, Array]]:

@@ -4,7 +4,7 @@ A tensor's values come raw, one entry of `raw_input_contents` per input in their
 never both. Answers are always raw.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,11 +14,10 @@ from understudy.errors import FramingError
 from understudy.framing import DTYPES, Array, Head, datatype_of, read_tensors
 
 from service.api.framed import FramedRequest
-from service.api.kserve import Asked, answered_parameters, answered_tensors
+from service.api.kserve import Asked
 from service.api.parse import TENSORS, refuse_many, refuse_unknown, structures_from_tensors
 from service.errors import BodyTooLarge, NotServed
-from service.plane import Answer
-from service.receipts import receipt_of
+from service.models import Served
 from service.settings import Limits
 
 MAX_INPUTS: Final = 64
@@ -71,20 +70,32 @@ def read_request(request: pb.ModelInferRequest, limits: Limits) -> FramedRequest
         FramingError: tensors that are not as they claim.
         ServiceError, InvalidInput: too much, or not served; or the structures are refused.
     """
+    head, tensors = read_inputs(request, limits, TENSORS)
+    return FramedRequest(head, structures_from_tensors(tensors, limits))
+
+
+def read_inputs(request: pb.ModelInferRequest, limits: Limits, known: Sequence[str]) -> tuple[Head, dict[str, Array]]:
+    """The tensors of a request by name, only those that are known, and the rest of it as a JSON head.
+
+    Raises:
+        FramingError, ServiceError, InvalidInput
+    """
     refuse_many(len(request.inputs), MAX_INPUTS, "inputs")
     buffers = _buffers(request)
     _refuse_large_head(request.ByteSize() - sum(map(len, buffers)), limits.json_bytes)
     head = _head(request)
-    return FramedRequest(head, structures_from_tensors(_tensors(request.inputs, buffers), limits))
+    return head, _tensors(request.inputs, buffers, known)
 
 
-def write_response(answer: Answer, asked: Asked) -> pb.ModelInferResponse:
-    """The tensors of an answer, raw."""
-    card = answer.model.card
+def write_response(
+    model: Served, asked: Asked, parameters: Mapping[str, str], tensors: Mapping[str, Array]
+) -> pb.ModelInferResponse:
+    """The tensors of an answer, raw, and what it says beside them."""
+    card = model.card
     response = pb.ModelInferResponse(model_name=card.name, model_version=card.version, id=asked.id or "")
-    for name, text in answered_parameters(answer, receipt_of(answer)).items():
+    for name, text in parameters.items():
         response.parameters[name].string_param = text
-    for name, array in answered_tensors(answer, asked).items():
+    for name, array in tensors.items():
         datatype = datatype_of(array.dtype) or ""
         response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(np.ascontiguousarray(array, DTYPES[datatype]).tobytes())
@@ -132,10 +143,10 @@ def _value(parameter: pb.InferParameter) -> Any:
     return None if choice is None else getattr(parameter, choice)
 
 
-def _tensors(inputs: Iterable[Any], buffers: list[bytes]) -> dict[str, Array]:
+def _tensors(inputs: Iterable[Any], buffers: list[bytes], known: Sequence[str]) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for position, entry in enumerate(inputs):
-        refuse_unknown([entry.name], TENSORS, "inputs")
+        refuse_unknown([entry.name], known, "inputs")
         if entry.name in tensors:
             raise FramingError(
                 "duplicate_tensor",

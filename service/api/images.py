@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.packed import PackedImage
 from service.api.tiff import MalformedTiff, read_tiff
 from service.errors import BadImage, TooMany, UnsupportedMediaType
 from service.settings import Limits
@@ -24,7 +25,7 @@ _LONGEST_HEAD: Final = 10_000
 _DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool", "bits")
 _LONGEST: Final = 2**31
 """Voxels along a side, so that a claim can be counted and told."""
-Labels = NDArray[Any]
+Labels = NDArray[Any] | PackedImage
 
 
 def labels_of(body: bytes | bytearray, media_type: str, said: Mapping[str, str], limits: Limits) -> Labels:
@@ -92,13 +93,16 @@ def _raw(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> La
 
 def _bits(body: bytes | bytearray, shape: tuple[int, ...], order: str, limits: Limits) -> Labels:
     """One bit a voxel, most significant first, as numpy.packbits writes them; 1 is pore."""
-    voxels = _counted(shape, limits)
+    voxels = counted(shape, limits)
     if len(body) != -(-voxels // 8):
         raise _size(len(body), -(-voxels // 8), shape)
-    bits = np.unpackbits(np.frombuffer(body, np.uint8))
-    if bits[voxels:].any():
+    nx, ny, nz = shape
+    bits = np.frombuffer(body, np.uint8)
+    if voxels % 8 and int(bits[-1]) << voxels % 8 & 255:
         raise _bad("The bits behind the last voxel are not zero.", "Check the shape; pad with zeros.", "shape")
-    return bits[:voxels].astype(bool).reshape(shape, order="F" if order == "F" else "C")
+    if order == "F":
+        return PackedImage.of_flat_bits(bits, (nz, ny, nx)).reversed_axes()
+    return PackedImage.of_flat_bits(bits, (nx, ny, nz))
 
 
 def _tiff(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> Labels:
@@ -120,7 +124,7 @@ _READERS: Final[dict[str, Callable[[bytes | bytearray, Mapping[str, str], Limits
 
 
 def _shaped(data: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], order: str, limits: Limits) -> Labels:
-    voxels = _counted(shape, limits)
+    voxels = counted(shape, limits)
     if len(data) != voxels * dtype.itemsize:
         raise _size(len(data), voxels * dtype.itemsize, shape)
     labels = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
@@ -139,7 +143,7 @@ def _shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def _counted(shape: tuple[int, ...], limits: Limits) -> int:
+def counted(shape: tuple[int, ...], limits: Limits) -> int:
     """Voxels of a claimed shape.
 
     Raises:

@@ -14,62 +14,27 @@ from understudy.framing import Array, Head
 
 from contract.structures import Structure
 from service.api.framed import teacher_tensors_of, tensors_of
+from service.api.kserve_tensors import (
+    OF_A_VOLUME,
+    SILENT_FIELDS,
+    TEACHER,
+    Tensor,
+    inputs_of,
+    listed_outputs,
+    outputs_of,
+    platform_of,
+)
 from service.api.parse import choices_of
 from service.errors import UnknownOutput
 from service.meters import Duration
-from service.models import MEMBERS, Model, Models
+from service.models import Models, Served
 from service.plane import MEMBER_OUTPUTS, Answer, Options
 from service.tenants import Priority, Tenant
 
 NAME: Final = "understudy"
-PLATFORM: Final = "understudy_potential"
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor of the domain's signature; -1 is a free size."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    optional: bool = False
-    source: str = ""
-
-    def metadata(self) -> dict[str, Any]:
-        """As a model's metadata describe it."""
-        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
-
-    def config(self) -> dict[str, Any]:
-        """As Triton's model configuration describes it."""
-        kind = {"name": self.name, "data_type": f"TYPE_{self.datatype}", "dims": self.shape}
-        return {**kind, "optional": True} if self.optional else kind
-
-
-INPUTS: Final = (
-    Tensor("numbers", "INT64", (-1,)),
-    Tensor("positions", "FP64", (-1, 3)),
-    Tensor("natoms", "INT64", (-1,), optional=True),
-    Tensor("cell", "FP64", (-1, 3, 3), optional=True),
-    Tensor("pbc", "BOOL", (-1, 3), optional=True),
-)
-_OUTPUTS: Final = (
-    Tensor("energy", "FP64", (-1,)),
-    Tensor("forces", "FP32", (-1, 3)),
-    Tensor("virial", "FP64", (-1, 3, 3)),
-    Tensor("in_domain", "BOOL", (-1,)),
-    Tensor("atomic_energy", "FP64", (-1,), source="atomic_energies"),
-)
-_COMMITTEE_OUTPUTS: Final = (Tensor("energy_std", "FP64", (-1,)),)
-_MEMBER_OUTPUTS: Final = (Tensor("forces_std", "FP32", (-1, 3)), Tensor("stress_std", "FP64", (-1, 6)))
-_PERIODIC_OUTPUTS: Final = (Tensor("stress", "FP64", (-1, 6)),)
-_TEACHER_OUTPUTS: Final = (
-    Tensor("teacher_energy", "FP64", (-1,)),
-    Tensor("teacher_forces", "FP32", (-1, 3)),
-    Tensor("teacher_gap", "FP64", (-1, 3)),
-)
-_TEACHER: Final = frozenset(tensor.name for tensor in _TEACHER_OUTPUTS)
 _DURATIONS: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
-_OF_A_VOLUME: Final = ("stress", "stress_std")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,44 +69,26 @@ class Asked:
         )
 
 
-def outputs_of(model: Model) -> tuple[Tensor, ...]:
-    """The outputs that a model can be asked for."""
-    committee = _COMMITTEE_OUTPUTS if model.card.committee.members > 1 else ()
-    members = _MEMBER_OUTPUTS if MEMBERS in model.lanes else ()
-    teacher = _TEACHER_OUTPUTS if model.card.teacher is not None else ()
-    return (*_OUTPUTS, *committee, *members, *_PERIODIC_OUTPUTS, *teacher)
-
-
-def listed_outputs(model: Model) -> tuple[Tensor, ...]:
-    """The outputs of every answer, for clients that ask for whatever is listed.
-
-    Left out, though they are given when asked for: the stress of a model that was trained on structures without a
-    volume, and what costs an answer of the teacher.
-    """
-    silent = _TEACHER if model.card.domain.periodic else {*_TEACHER, *_OF_A_VOLUME}
-    return tuple(tensor for tensor in outputs_of(model) if tensor.name not in silent)
-
-
-def metadata_of(model: Model, models: Models) -> dict[str, Any]:
+def metadata_of(model: Served, models: Models) -> dict[str, Any]:
     """A model's tensors, and the versions of it that can be asked."""
     return {
         "name": model.card.name,
         "versions": [each.version for each in models.loaded(model.card.name)],
-        "platform": PLATFORM,
-        "inputs": [tensor.metadata() for tensor in INPUTS],
+        "platform": platform_of(model),
+        "inputs": [tensor.metadata() for tensor in inputs_of(model)],
         "outputs": [tensor.metadata() for tensor in listed_outputs(model)],
     }
 
 
-def config_of(model: Model) -> dict[str, Any]:
+def config_of(model: Served) -> dict[str, Any]:
     """A model as Triton's configuration describes one; load testers ask for it."""
     return {
         "name": model.card.name,
-        "platform": PLATFORM,
+        "platform": platform_of(model),
         "backend": NAME,
         "version_policy": {"specific": {"versions": [int(model.card.version)]}},
         "max_batch_size": 0,
-        "input": [tensor.config() for tensor in INPUTS],
+        "input": [tensor.config() for tensor in inputs_of(model)],
         "output": [tensor.config() for tensor in listed_outputs(model)],
     }
 
@@ -155,7 +102,7 @@ def index_of(models: Models, ready_only: bool) -> list[dict[str, str]]:
     ]
 
 
-def statistics_of(model: Model) -> dict[str, Any]:
+def statistics_of(model: Served) -> dict[str, Any]:
     """What a model has done since the start, over every protocol.
 
     Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md. Counts of
@@ -177,7 +124,7 @@ def _duration(durations: Iterable[Duration]) -> dict[str, int]:
     return {"count": sum(d.count for d in known), "ns": round(1e9 * sum(d.seconds for d in known))}
 
 
-def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
+def read_asked(head: Head, model: Served, id_bytes: int) -> Asked:
     """Id, outputs and parameters of a request, from the JSON head or what is equal to it.
 
     Raises:
@@ -190,7 +137,7 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
     chosen = {"priority": _priority(parameters), **choices_of(parameters, "us_")}
     there = {tensor.name: tensor for tensor in outputs_of(model)}
     if entries is None:
-        silent = MEMBER_OUTPUTS if "check" in chosen else MEMBER_OUTPUTS | _TEACHER
+        silent = {*MEMBER_OUTPUTS, *(() if "check" in chosen else TEACHER), *SILENT_FIELDS}
         tensors = tuple(tensor for tensor in there.values() if tensor.name not in silent)
         as_json = frozenset() if binary else frozenset(there)
     else:
@@ -199,7 +146,7 @@ def read_asked(head: Head, model: Model, id_bytes: int) -> Asked:
         as_json = frozenset(tensor.name for tensor, is_binary in choices if not is_binary)
     timeout_s = _timeout_s(parameters.get("timeout"))
     deterministic = _flag(parameters.get("us_deterministic", False), "us_deterministic")
-    if any(tensor.name in _TEACHER for tensor in tensors):
+    if any(tensor.name in TEACHER for tensor in tensors):
         chosen["check"] = "teacher"
     named = entries is not None
     return Asked(_id(head.get("id"), id_bytes), tensors, as_json, timeout_s, deterministic, chosen, named)
@@ -211,7 +158,7 @@ def refuse_missing(asked: Asked, structures: Sequence[Structure]) -> None:
     Raises:
         UnknownOutput: naming the structure.
     """
-    if not (asked.named and any(asked.wants(name) for name in _OF_A_VOLUME)):
+    if not (asked.named and any(asked.wants(name) for name in OF_A_VOLUME)):
         return
     for index, structure in enumerate(structures):
         if not structure.fully_periodic:

@@ -9,6 +9,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -21,14 +22,27 @@ from service.api.edge import log_fault, request_id_of
 from service.api.framed import apart_if_large
 from service.api.grpc_access import tenant_of_call
 from service.api.grpc_refusals import Refusal, refusal_of
-from service.api.grpc_tensors import read_request, refuse_unreadable, write_response
-from service.api.kserve import NAME, config_of, index_of, metadata_of, read_asked, refuse_missing, statistics_of
+from service.api.grpc_tensors import read_inputs, read_request, refuse_unreadable, write_response
+from service.api.kserve import (
+    NAME,
+    answered_parameters,
+    answered_tensors,
+    config_of,
+    index_of,
+    metadata_of,
+    read_asked,
+    refuse_missing,
+    statistics_of,
+)
+from service.api.kserve_fields import NAMES as FIELD_NAMES
+from service.api.kserve_fields import answer_field
 from service.api.streams import in_order
 from service.errors import DeadlineExceeded, NotServed, UnknownModel
 from service.journal import Journey, current
 from service.metrics import Answers
-from service.models import Model
+from service.models import FieldModel, Served
 from service.plane import Plane
+from service.receipts import receipt_of
 from service.version import VERSION
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -169,18 +183,32 @@ class InferenceService:
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _not_served
     TraceSetting = LogSettings = _not_served
 
-    def _model(self, request: Any) -> Model:
+    def _model(self, request: Any) -> Served:
         return self.plane.models.get(request.name, request.version or None)
 
     async def _infer(self, request: Any, context: Context) -> Any:
         limits = self.plane.limits
-        model = self.plane.models.get(request.model_name, request.model_version or None)
+        served = self.plane.models.get(request.model_name, request.model_version or None)
+        if isinstance(served, FieldModel):
+            return await self._infer_field(served, request, context)
+        model = self.plane.models.potential(served.card.name, served.version)
         framed = await apart_if_large(request.ByteSize(), lambda: read_request(request, limits))
         asked = read_asked(framed.head, model, limits.id_bytes)
         refuse_missing(asked, framed.structures)
         timeout_s = _earlier(asked.timeout_s, context.time_remaining())
         options = asked.options(context.peer(), tenant_of_call(context), timeout_s)
-        return write_response(await self.plane.predict(model, framed.structures, options), asked)
+        answer = await self.plane.predict(model, framed.structures, options)
+        parameters = answered_parameters(answer, receipt_of(answer))
+        return write_response(model, asked, parameters, answered_tensors(answer, asked))
+
+    async def _infer_field(self, model: FieldModel, request: Any, context: Context) -> Any:
+        limits = self.plane.limits
+        head, tensors = await apart_if_large(request.ByteSize(), lambda: read_inputs(request, limits, FIELD_NAMES))
+        asked = replace(read_asked(head, model, limits.id_bytes), as_json=frozenset())
+        timeout_s = _earlier(asked.timeout_s, context.time_remaining())
+        who = (context.peer(), tenant_of_call(context))
+        reply = await answer_field(self.plane, model, tensors, asked, who, timeout_s)
+        return write_response(model, asked, reply.parameters, reply.tensors)
 
     async def _stream_answer(self, request: Any, context: Context) -> Any:
         """The answer to one message of a stream, or its refusal."""

@@ -5,13 +5,13 @@ from typing import Any, Final
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from understudy.framing import HEADER_LENGTH, encode
+from understudy.framing import HEADER_LENGTH, Array, encode
 from understudy.framing import MEDIA_TYPE as BINARY
 from understudy.receipts import HEADER, short_form
 
 from service.access import tenant_of
 from service.api.body import read_body
-from service.api.framed import read_framed
+from service.api.framed import read_framed, read_tensors
 from service.api.kserve import (
     NAME,
     Asked,
@@ -24,11 +24,12 @@ from service.api.kserve import (
     refuse_missing,
     statistics_of,
 )
+from service.api.kserve_fields import answer_field
 from service.api.leaving import unless_caller_leaves
 from service.api.parse import json_object
 from service.errors import NotReady
-from service.models import Model
-from service.plane import Answer, Plane
+from service.models import FieldModel, Served
+from service.plane import Plane
 from service.receipts import receipt_of
 from service.version import VERSION
 
@@ -89,15 +90,28 @@ async def model_statistics(request: Request) -> Response:
 
 
 async def infer(request: Request) -> Response:
-    """Energies, forces and what else is asked for, of concatenated structures."""
+    """Energies, forces and what else is asked for, of concatenated structures; of a rock image, its permeability."""
     plane: Plane = request.app.state.plane
     model = _model(request)
+    if isinstance(model, FieldModel):
+        return await _infer_field(request, plane, model)
+    model = plane.models.potential(model.card.name, model.version)
     framed = await read_framed(request, plane.limits)
     asked = read_asked(framed.head, model, plane.limits.id_bytes)
     refuse_missing(asked, framed.structures)
     options = asked.options(request.scope.get("client"), tenant_of(request.scope), asked.timeout_s)
     answer = await unless_caller_leaves(request, plane.predict(model, framed.structures, options))
-    return _response(answer, asked)
+    receipt = receipt_of(answer)
+    return _response(model, asked, answered_parameters(answer, receipt), answered_tensors(answer, asked), receipt)
+
+
+async def _infer_field(request: Request, plane: Plane, model: FieldModel) -> Response:
+    head, tensors = await read_tensors(request, plane.limits)
+    asked = read_asked(head, model, plane.limits.id_bytes)
+    who = (request.scope.get("client"), tenant_of(request.scope))
+    work = answer_field(plane, model, tensors, asked, who, asked.timeout_s)
+    reply = await unless_caller_leaves(request, work)
+    return _response(model, asked, reply.parameters, reply.tensors, reply.receipt)
 
 
 def _refuse_if_not_ready(request: Request) -> None:
@@ -111,27 +125,19 @@ def _refuse_without_engine(request: Request) -> None:
         raise NotReady("No server that runs the models is there.", hint="Ask again.", headers={"Retry-After": "1"})
 
 
-def _response(answer: Answer, asked: Asked) -> Response:
-    tensors = answered_tensors(answer, asked)
-    receipt = receipt_of(answer)
-    head, said = _head(answer, receipt, asked.id), {HEADER: short_form(receipt)}
+def _response(
+    model: Served, asked: Asked, parameters: dict[str, str], tensors: dict[str, Array], receipt: dict[str, Any]
+) -> Response:
+    named = {} if asked.id is None else {"id": asked.id}
+    head = {"model_name": model.card.name, "model_version": model.card.version, **named, "parameters": parameters}
+    said = {HEADER: short_form(receipt)}
     body, length = encode(head, tensors, field="outputs", as_json=asked.as_json, dumps=orjson.dumps)
     if length == len(body):
         return Response(body, media_type=JSON, headers=said)
     return Response(body, media_type=BINARY, headers={HEADER_LENGTH: str(length), **said})
 
 
-def _head(answer: Answer, receipt: dict[str, Any], request_id: str | None) -> dict[str, Any]:
-    named = {} if request_id is None else {"id": request_id}
-    return {
-        "model_name": answer.model.card.name,
-        "model_version": answer.model.card.version,
-        **named,
-        "parameters": answered_parameters(answer, receipt),
-    }
-
-
-def _model(request: Request) -> Model:
+def _model(request: Request) -> Served:
     plane: Plane = request.app.state.plane
     return plane.models.get(request.path_params["model"], request.path_params.get("version"))
 

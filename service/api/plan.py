@@ -33,7 +33,7 @@ def _planned(body: bytes | bytearray, request: Request, plane: Plane) -> dict[st
     if not isinstance(name, str):
         raise MissingField("There is no model.", hint="Give the name of one, see GET /v1/models.", field="model")
     wanted = asked_of(asked, [], request)
-    model = plane.models.get(name, wanted.version)
+    model = plane.models.potential(name, wanted.version)
     items: list[Structure | Size] = [*_items(asked, model, plane.limits)]
     options = Options(forces_std=not MEMBER_OUTPUTS.isdisjoint(wanted.outputs), deterministic=wanted.deterministic)
     planner = Planner(plane.models, plane.limits, plane.concurrency)

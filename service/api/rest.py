@@ -21,8 +21,7 @@ from service.api.leaving import unless_caller_leaves
 from service.api.parse import CHOICES, choices_of, json_object, refuse_unknown, structures_from_json
 from service.api.xyz import structures_from_xyz
 from service.errors import BadRequest, UnknownOutput, UnsupportedMediaType
-from service.models import Model
-from service.models.fields import FieldModel
+from service.models import FieldModel, Model
 from service.plane import MEMBER_OUTPUTS, OPTIONAL_OUTPUTS, Answer, Options, Plane
 from service.receipts import receipt_of
 from service.settings import Limits
@@ -49,7 +48,7 @@ class Asked:
 async def predict(request: Request) -> Response:
     """Energy, forces, stress, committee standard deviation and domain verdict of structures."""
     plane: Plane = request.app.state.plane
-    plane.models.refuse_unknown(request.path_params["model"])  # before a body is read
+    plane.models.refuse_unknown(request.path_params["model"], Model)  # before a body is read
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     asked = await _reader(media_type)(request, plane.limits)
     options = Options(
@@ -72,19 +71,17 @@ async def predict(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """The models that are served."""
     plane: Plane = request.app.state.plane
-    potentials = [summary(model) for model in plane.models]
-    return json_response({"models": [*potentials, *(field_summary(model) for model in plane.fields)]})
+    potentials = [summary(model) for model in plane.models.potentials]
+    return json_response({"models": [*potentials, *(field_summary(model) for model in plane.models.fields)]})
 
 
 async def show_model(request: Request) -> Response:
     """The whole card of a model, how it stands with its versions, and what live traffic shows of it."""
     plane: Plane = request.app.state.plane
-    name = request.path_params["model"]
-    if name in plane.fields:
-        field = plane.fields.get(name)
-        return json_response({**field.card.model_dump(mode="json"), "digest": field.stored.digest})
-    model = plane.models.get(name, request.query_params.get("version"))
-    said = {"digest": model.stored.digest, "on_live_traffic": {"teacher": plane.teachers.summary(model)}}
+    model = plane.models.get(request.path_params["model"], request.query_params.get("version"))
+    said: dict[str, Any] = {"digest": model.stored.digest}
+    if isinstance(model, Model):
+        said["on_live_traffic"] = {"teacher": plane.teachers.summary(model)}
     versions = versions_of(request.app.state.operator, model.card.name)
     return json_response({**model.card.model_dump(mode="json"), **said, **versions})
 
@@ -92,8 +89,8 @@ async def show_model(request: Request) -> Response:
 async def show_limits(request: Request) -> Response:
     """What one request may hold, and what each model takes."""
     plane: Plane = request.app.state.plane
-    models = {model.card.name: {"neighbour_slots": model.card.max_slots} for model in plane.models}
-    fields = {model.card.name: {"voxels": model.card.max_voxels} for model in plane.fields}
+    models = {model.card.name: {"neighbour_slots": model.card.max_slots} for model in plane.models.potentials}
+    fields = {model.card.name: {"voxels": model.card.max_voxels} for model in plane.models.fields}
     return json_response({**plane.limits.model_dump(), "models": {**models, **fields}})
 
 

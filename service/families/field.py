@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contract.card import FieldCard, FlowDomain
 from contract.errors import TooLarge
-from contract.flow import FlowInputs, flow_inputs
+from contract.flow import FlowInputs, Geometry, flow_inputs
 from contract.units import MILLIDARCY_M2
 from contract.voxels import AXES, Image
 from service.errors import NonFiniteAnswer
@@ -29,13 +29,11 @@ class FlowSample:
     """Flow along one axis of an image, ready for the graph.
 
     Attributes:
-        index: its place among the axes that were asked, for error messages.
         inputs: of the graph.
         keep_field: whether the answer is to hold the velocity.
         rows: voxels, which is what it costs; width is 1.
     """
 
-    index: int
     inputs: FlowInputs
     keep_field: bool
     rows: int
@@ -47,27 +45,31 @@ class FlowPrediction:
     """The answer along one axis.
 
     Attributes:
-        sample: what was asked.
+        geometry: of the image along this axis.
         permeability: mean of the members, voxel^2; 0 where no pore conducts.
         log_std: calibrated standard deviation of its natural logarithm; None for a single member or without flow.
         half_width_95: how many of them hold 95 %.
         flux: float64 [n], the field's sum over each slice across the axis, voxel^4: the same for each in a true flow.
         velocity: float32, shaped as the image, voxel^2; None where it was not wanted.
         domain: whether the model was trained for this.
+        inputs: what the graph was given; None of an image that was run in tiles.
+        tiles: in which it was run; 1: whole.
     """
 
-    sample: FlowSample
+    geometry: Geometry
     permeability: float
     log_std: float | None
     half_width_95: float
     flux: NDArray[np.float64]
     velocity: NDArray[np.float32] | None
     domain: Domain
+    inputs: FlowInputs | None = None
+    tiles: int = 1
 
     @property
     def axis(self) -> str:
         """Its letter."""
-        return AXES[self.sample.inputs.axis]
+        return AXES[self.geometry.axis]
 
     @property
     def interval_95(self) -> tuple[float, float] | None:
@@ -95,22 +97,30 @@ class FlowFamily:
         """The family for a model's card."""
         return cls(card)
 
-    def encode(self, image: Image, axis: int, index: int = 0, keep_field: bool = False) -> FlowSample:
+    def encode(self, image: Image, axis: int, keep_field: bool = False) -> FlowSample:
         """What to ask about flow along an axis.
 
         Raises:
             TooLarge: more voxels than the model takes.
         """
-        if image.size > self.card.max_voxels:
+        self.refuse_too_large(image.size)
+        inputs = flow_inputs(image, axis, self.card.divisor)
+        return FlowSample(inputs, keep_field, inputs.voxels)
+
+    def refuse_too_large(self, voxels: int) -> None:
+        """Refuse an image that does not go into one call.
+
+        Raises:
+            TooLarge
+        """
+        if voxels > self.card.max_voxels:
             raise TooLarge(
-                f"The image has {image.size:,} voxels; model '{self.card.name}' takes {self.card.max_voxels:,}.",
+                f"The image has {voxels:,} voxels; model '{self.card.name}' takes {self.card.max_voxels:,}.",
                 hint="Cut the volume into parts, or halve its resolution where the pores stay wide enough.",
                 limit=self.card.max_voxels,
-                got=image.size,
+                got=voxels,
                 unit="voxels",
             )
-        inputs = flow_inputs(image, axis, self.card.divisor)
-        return FlowSample(index, inputs, keep_field, inputs.voxels)
 
     def collate(self, samples: Sequence[FlowSample]) -> Tensors:
         """The tensors of one sample: images do not share a call, as each has another shape."""
@@ -123,33 +133,44 @@ class FlowFamily:
         Raises:
             NonFiniteAnswer: the model gave NaN or infinity.
         """
-        members = sample.inputs.permeabilities(outputs["member_flow"])
-        field = sample.inputs.field(outputs["velocity"])
-        if not (np.isfinite(members).all() and math.isfinite(float(field.sum(dtype=np.float64)))):
-            raise NonFiniteAnswer(
-                f"Model '{self.card.name}' gave NaN or infinity for flow along {AXES[sample.inputs.axis]}.",
-                hint="Report it with the request id and the image.",
-                index=sample.index,
-            )
-        others = tuple(axis for axis in range(3) if axis != sample.inputs.axis)
-        k, log_std = max(FLOOR, float(members.mean())), self._log_std(members)
-        return FlowPrediction(
-            sample=sample,
-            permeability=k,
-            log_std=log_std,
-            half_width_95=self._half_width,
-            flux=field.sum(axis=others, dtype=np.float64),
-            velocity=field if sample.keep_field else None,
-            domain=judge(self.card.domain, sample.inputs, log_std),
-        )
-
-    def without_flow(self, sample: FlowSample) -> FlowPrediction:
-        """The answer where no pore conducts: nothing is asked of the model."""
         inputs = sample.inputs
-        reason = f"No pore space joins both ends along {AXES[inputs.axis]} through faces of voxels: nothing can flow."
-        zeros = np.zeros(inputs.pores.conducting.shape[inputs.axis])
-        field = np.zeros(inputs.pores.conducting.shape, np.float32) if sample.keep_field else None
-        return FlowPrediction(sample, 0.0, None, self._half_width, zeros, field, Domain(True, "in", [reason], []))
+        field = inputs.field(outputs["velocity"])
+        others = tuple(axis for axis in range(3) if axis != inputs.axis)
+        flux = field.sum(axis=others, dtype=np.float64)
+        velocity = field if sample.keep_field else None
+        return self.predicted(inputs.geometry, outputs["member_flow"], flux, velocity, inputs)
+
+    def predicted(
+        self,
+        geometry: Geometry,
+        member_flow: NDArray[np.float64],
+        flux: NDArray[np.float64],
+        velocity: NDArray[np.float32] | None,
+        inputs: FlowInputs | None = None,
+        tiles: int = 1,
+    ) -> FlowPrediction:
+        """The answer from the sums of a velocity: member_flow [M, 1] over all voxels, voxel^5; flux by slice.
+
+        Raises:
+            NonFiniteAnswer: the model gave NaN or infinity.
+        """
+        members = member_flow[:, 0] / math.prod(geometry.shape)
+        if not (np.isfinite(members).all() and np.isfinite(flux).all()):
+            raise NonFiniteAnswer(
+                f"Model '{self.card.name}' gave NaN or infinity for flow along {AXES[geometry.axis]}.",
+                hint="Report it with the request id and the image.",
+                axis=AXES[geometry.axis],
+            )
+        k, log_std = max(FLOOR, float(members.mean())), self._log_std(members)
+        domain = judge(self.card.domain, geometry, log_std)
+        return FlowPrediction(geometry, k, log_std, self._half_width, flux, velocity, domain, inputs, tiles)
+
+    def without_flow(self, geometry: Geometry, keep_field: bool) -> FlowPrediction:
+        """The answer where no pore conducts: nothing is asked of the model."""
+        reason = f"No pore space joins both ends along {AXES[geometry.axis]} through faces of voxels: nothing can flow."
+        zeros = np.zeros(geometry.shape[geometry.axis])
+        field = np.broadcast_to(np.float32(0.0), geometry.shape) if keep_field else None
+        return FlowPrediction(geometry, 0.0, None, self._half_width, zeros, field, Domain(True, "in", [reason], []))
 
     def warm_images(self) -> Iterator[Image]:
         """Images that touch every piece of compiled code."""
@@ -169,12 +190,12 @@ class FlowFamily:
         return calibrated.scale * float(np.log(np.maximum(FLOOR, members)).std(ddof=1))
 
 
-def judge(domain: FlowDomain, inputs: FlowInputs, log_std: float | None) -> Domain:
+def judge(domain: FlowDomain, geometry: Geometry, log_std: float | None) -> Domain:
     """Whether a model was trained for such an image: porosity, width of the pores, size, spread of the members."""
     found = [
-        _within("porosity", inputs.pores.porosity, domain.porosity, ""),
-        _within("the pores' mean width", inputs.length_scale, domain.length_scale_voxels, " voxels"),
-        _large_enough(inputs, domain),
+        _within("porosity", geometry.porosity, domain.porosity, ""),
+        _within("the pores' mean width", geometry.length_scale, domain.length_scale_voxels, " voxels"),
+        _large_enough(geometry, domain),
         _agreed(log_std, domain),
     ]
     verdicts = [verdict for verdict, _ in found]
@@ -190,8 +211,8 @@ def _within(what: str, value: float, span: tuple[float, float], unit: str) -> tu
     return "edge" if near else "out", f"{what} is {value:.3g}{unit}; trained on {low:.3g} to {high:.3g}."
 
 
-def _large_enough(inputs: FlowInputs, domain: FlowDomain) -> tuple[str, str]:
-    shape, (low, high) = inputs.pores.conducting.shape, domain.lengths_voxels
+def _large_enough(geometry: Geometry, domain: FlowDomain) -> tuple[str, str]:
+    shape, (low, high) = geometry.shape, domain.lengths_voxels
     if min(shape) >= low / 2 and max(shape) <= LARGER * high:
         return "in", ""
     text = "x".join(map(str, shape))

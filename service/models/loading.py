@@ -1,29 +1,26 @@
-"""From a folder to a model that answers: verified, opened and warm."""
+"""From a repository to models that answer: every family by its own opener."""
 
-import time
-from collections.abc import Sequence
-from typing import Any
-from zipfile import BadZipFile
+from collections.abc import Callable
+from typing import Final
 
-from contract.card import AnyCard
-from contract.environments import ENVIRONMENTS, Environments
-from contract.errors import BrokenGraph, ModelNotFound, UnderstudyError, UnsafeArtefact
+from contract.errors import ModelNotFound
 from contract.repository import ModelRepository, StoredModel
-from service.engines import Engine, Runner, Stop
-from service.engines.reference import refuse_other_answers
-from service.errors import NonFiniteAnswer, ServiceError
-from service.families.potential import Potential, Prediction, Sample
-from service.lanes import Bounds, Lane, Turns
-from service.meters import Outcomes, Stamps
-from service.models.model import MEAN, MEMBERS, Model
+from service.engines import Engine
+from service.lanes import Turns
+from service.models.fields import load_field
+from service.models.model import MEAN, Served
+from service.models.potentials import load_potential
 from service.models.served import Models
-from service.models.warmth import Warm
-from service.receipts import origin_of
 from service.settings import Limits
+
+_OPENERS: Final[dict[str, Callable[[StoredModel, Engine, Turns, Limits], Served]]] = {
+    "potential": load_potential,
+    "field": load_field,
+}
 
 
 def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limits: Limits) -> Models:
-    """Verify, open and warm every potential of a repository.
+    """Verify, open and warm every model of a repository; a model of flow only if the engine runs it.
 
     Raises:
         RepositoryError: a model must not be served, naming the file and the reason; or there is none.
@@ -36,84 +33,18 @@ def load_models(repository: ModelRepository, engine: Engine, turns: Turns, limit
         )
     for name in names:
         repository.settle(name)
-    potentials = [name for name in names if repository.family(name) == "potential"]
-    models = Models([load_model(repository.load(name), engine, turns, limits) for name in potentials])
-    for name in potentials:
-        models.note_versions(name, repository.versions(name))
+    stored = [repository.load(name) for name in sorted(names, key=lambda name: repository.family(name) == "field")]
+    here = [each for each in stored if each.card.family != "field" or engine.opens(each, MEAN)]
+    models = Models([load_model(each, engine, turns, limits) for each in here])
+    for each in here:
+        models.note_versions(each.card.name, repository.versions(each.card.name))
     return models
 
 
-def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits) -> Model:
-    """Open one verified model, hold it against its reference answers, and run every usual shape once.
+def load_model(stored: StoredModel, engine: Engine, turns: Turns, limits: Limits) -> Served:
+    """Open one verified model of any family.
 
     Raises:
-        RepositoryError: a graph cannot be loaded, does not run, or gives other answers than it was admitted with.
+        RepositoryError: it must not be served, and why.
     """
-    card = stored.potential_card
-    family, warm = Potential.of(card, _environments(stored)), Warm()
-    lanes = {}
-    for file in (file for file in (MEAN, MEMBERS) if file == MEAN or engine.opens(stored, file)):
-        runner = _ready(stored, file, engine, family, warm)
-        lanes[file] = Lane(compute_of(family, runner), bounds_of(card, limits, engine), turns)
-    return Model(stored, family, lanes, origin_of(stored, engine), warm)
-
-
-def _ready(stored: StoredModel, file: str, engine: Engine, family: Potential, warm: Warm) -> Runner:
-    runner = engine.open(stored, file)
-    try:
-        refuse_other_answers(stored, file, runner)
-        return warm.warmed(file, runner, family.warm_batches())
-    except UnderstudyError:
-        raise
-    except Exception as error:  # noqa: BLE001 (an engine's errors share no base of their own)
-        raise does_not_run(stored, file, error) from None
-
-
-def does_not_run(stored: StoredModel, file: str, error: Exception) -> BrokenGraph:
-    """What to say of a graph that an engine failed on, with the first line of its reason."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return BrokenGraph(f"model '{stored.card.name}' version {stored.card.version}: {file} does not run: {reason}")
-
-
-def _environments(stored: StoredModel) -> Environments | None:
-    """The surroundings that a model was trained on, if they were published with it."""
-    if not stored.has(ENVIRONMENTS):
-        return None
-    path = stored.file(ENVIRONMENTS)
-    try:
-        return Environments.load(path)
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
-        raise UnsafeArtefact(f"{path} is not a set of environments: {error}; publish the model again") from None
-
-
-def compute_of(family: Potential, runner: Runner) -> Any:
-    """What a lane runs on a worker: collate, engine, split, decode."""
-
-    def compute(samples: Sequence[Sample], stop: Stop | None = None) -> Sequence[Prediction | ServiceError]:
-        begun = time.monotonic()
-        tensors = family.collate(samples)
-        collated = time.monotonic()
-        try:
-            outputs = runner(tensors, stop)
-        except ServiceError as error:  # nobody's structure is at fault: none is run again
-            return [error] * len(samples)
-        ran = time.monotonic()
-        try:
-            parts = family.split(outputs, samples)
-            predictions = [family.decode(part, sample) for part, sample in zip(parts, samples, strict=True)]
-            return Outcomes(predictions, Stamps(begun, collated, ran, time.monotonic()))
-        except NonFiniteAnswer as error:
-            if len(samples) > 1:  # the lane runs each alone, so that what one structure broke is no other's fault
-                raise
-            return [error]
-
-    return compute
-
-
-def bounds_of(card: AnyCard, limits: Limits, engine: Engine) -> Bounds:
-    """Sizes by the card's curve; how fast a worker is only if the curve was measured on this kind of engine."""
-    curve, here = card.batching, engine.description
-    best = min(curve.points, key=lambda p: p.milliseconds / p.slots, default=None)
-    measured = curve.engine.split()[0] == here.engine and curve.device == here.device
-    seconds = best.milliseconds / best.slots / 1e3 if best and measured else 0.0
-    return Bounds(curve.best_slots, limits.queued_structures, limits.queued_slots, seconds, curve.gains)
+    return _OPENERS[stored.card.family](stored, engine, turns, limits)

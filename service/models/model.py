@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from contract.card import ModelCard
+from contract.card import AnyCard, FieldCard, ModelCard
 from contract.repository import StoredModel
 from service.errors import UnknownOutput
+from service.families.field import FlowFamily
 from service.families.potential import Potential
 from service.lanes import Lane
 from service.models.warmth import Warm
@@ -17,24 +18,22 @@ MEAN: Final = "model.onnx"
 MEMBERS: Final = "model_members.onnx"
 
 
-@dataclass(slots=True, eq=False)
-class Model:
-    """One version of a model, from its loading until the last request that uses it has ended.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Served:
+    """One version of a model of any family, from its loading until the last request that uses it has ended.
 
     `with model:` is a request under way. A model that is no longer served still ends what it has begun; its sessions
     go with the last reference to it.
 
     Attributes:
         stored: card, folder and digest, verified.
-        family: its pure functions.
-        lanes: by graph file; the one with the forces of each member is there only if the model has that file.
+        lanes: by graph file.
         origin: the part of a receipt that is the same for every answer of this model.
         warm: which shapes its graphs have seen.
         users: requests under way.
     """
 
     stored: StoredModel
-    family: Potential
     lanes: dict[str, Lane]
     origin: Mapping[str, Any]
     warm: Warm = field(default_factory=Warm)
@@ -42,9 +41,9 @@ class Model:
     _unused: asyncio.Event | None = None
 
     @property
-    def card(self) -> ModelCard:
+    def card(self) -> AnyCard:
         """The model card."""
-        return self.stored.potential_card
+        return self.stored.card
 
     @property
     def version(self) -> str:
@@ -68,6 +67,22 @@ class Model:
             self._unused = asyncio.Event()
             await self._unused.wait()
 
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Model(Served):
+    """A potential. The lane of the graph with the forces of each member is there only if the model has that file.
+
+    Attributes:
+        family: its pure functions.
+    """
+
+    family: Potential
+
+    @property
+    def card(self) -> ModelCard:
+        """The model card."""
+        return self.stored.potential_card
+
     def lane(self, member_forces: bool) -> Lane:
         """The queue for a graph.
 
@@ -82,3 +97,26 @@ class Model:
                 field="outputs",
             )
         return self.lanes[MEMBERS if member_forces else MEAN]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class FieldModel(Served):
+    """A model of flow.
+
+    Attributes:
+        family: its pure functions.
+        passes: over the tiles of an image that is too large for one call; 0: it has no graphs for that.
+    """
+
+    family: FlowFamily
+    passes: int = 0
+
+    @property
+    def card(self) -> FieldCard:
+        """The model card."""
+        return self.stored.field_card
+
+    @property
+    def lane(self) -> Lane:
+        """The queue of whole images."""
+        return self.lanes[MEAN]

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from service.errors import UnknownModel
-from service.models.model import Model
+from service.models.model import FieldModel, Model, Served
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 NOT_LOADED: Final = "not loaded"
+Kind = TypeVar("Kind", bound=Served)
+
+
+_KINDS: Final[dict[type[Served], str]] = {Served: "model", Model: "model", FieldModel: "model of flow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +38,56 @@ class Standing:
 class Models:
     """The versions of every model that are loaded. To iterate is to see each model in its promoted version."""
 
-    def __init__(self, promoted: Sequence[Model] = ()) -> None:
-        self._loaded: dict[str, dict[str, Model]] = {}
+    def __init__(self, promoted: Sequence[Served] = ()) -> None:
+        self._loaded: dict[str, dict[str, Served]] = {}
         self._promoted: dict[str, str] = {}
         self._absent: dict[tuple[str, str], tuple[State, str]] = {}
         for model in promoted:
             self.put(model)
             self.promote(model.card.name, model.version)
 
-    def __iter__(self) -> Iterator[Model]:
+    def __iter__(self) -> Iterator[Served]:
         return iter([self._loaded[name][version] for name, version in self._promoted.items()])
 
-    def get(self, name: str, version: str | None = None) -> Model:
-        """A model, in its promoted version or the one named.
+    @property
+    def potentials(self) -> list[Model]:
+        """Every potential in its promoted version."""
+        return [model for model in self if isinstance(model, Model)]
+
+    @property
+    def fields(self) -> list[FieldModel]:
+        """Every model of flow in its promoted version."""
+        return [model for model in self if isinstance(model, FieldModel)]
+
+    def get(self, name: str, version: str | None = None) -> Served:
+        """A model of any family, in its promoted version or the one named.
 
         Raises:
             UnknownModel: naming what is served.
         """
-        loaded = self._loaded.get(name)
+        return self._get(Served, name, version)
+
+    def potential(self, name: str, version: str | None = None) -> Model:
+        """The same of a potential; another model is as unknown as one that is not there."""
+        return self._get(Model, name, version)
+
+    def field(self, name: str, version: str | None = None) -> FieldModel:
+        """The same of a model of flow."""
+        return self._get(FieldModel, name, version)
+
+    def _get(self, kind: type[Kind], name: str, version: str | None) -> Kind:
+        loaded = {number: m for number, m in self._loaded.get(name, {}).items() if isinstance(m, kind)}
         if not loaded:
-            served = list(self._loaded)
+            served = [n for n, versions in self._loaded.items() if any(isinstance(m, kind) for m in versions.values())]
             raise UnknownModel(
-                f"No model '{name[:64]}' is served here.", hint=f"There are: {', '.join(served)}.", models=served
+                f"No {_KINDS[kind]} '{name[:64]}' is served here.",
+                hint=f"There are: {', '.join(served) or 'none'}.",
+                models=served,
             )
         chosen = self._promoted.get(name) if version is None else version
         if chosen not in loaded:
             asked = "without naming a version" if chosen is None else f"in version '{chosen[:20]}'"
-            versions = [model.version for model in self.loaded(name)]
+            versions = sorted(loaded, key=int)
             raise UnknownModel(
                 f"Model '{name}' is not served {asked}.",
                 hint=f"It is served in version {', '.join(versions)}.",
@@ -68,25 +95,25 @@ class Models:
             )
         return loaded[chosen]
 
-    def refuse_unknown(self, name: str) -> None:
-        """Refuse a name of which no version is loaded.
+    def refuse_unknown(self, name: str, kind: type[Served] = Served) -> None:
+        """Refuse a name of which no version is loaded, or none of this kind.
 
         Raises:
             UnknownModel: naming what is served.
         """
-        if name not in self._loaded:
-            self.get(name)
+        if not any(isinstance(model, kind) for model in self._loaded.get(name, {}).values()):
+            self._get(kind, name, None)
 
-    def promoted(self, name: str) -> Model | None:
+    def promoted(self, name: str) -> Served | None:
         """The version that answers those who name none, if there is one."""
         version = self._promoted.get(name)
         return None if version is None else self._loaded[name][version]
 
-    def loaded(self, name: str) -> list[Model]:
+    def loaded(self, name: str) -> list[Served]:
         """The loaded versions of a model, lowest first."""
         return sorted(self._loaded.get(name, {}).values(), key=lambda model: int(model.version))
 
-    def every(self) -> Iterator[Model]:
+    def every(self) -> Iterator[Served]:
         """Every loaded version of every model."""
         for name in self._loaded:
             yield from self.loaded(name)
@@ -97,7 +124,7 @@ class Models:
         standings += [Standing(n, version, *why) for (n, version), why in self._absent.items()]
         return sorted((s for s in standings if name in (None, s.name)), key=lambda s: (s.name, int(s.version)))
 
-    def put(self, model: Model) -> Model | None:
+    def put(self, model: Served) -> Served | None:
         """Serve a version; the one of that number that was served before, if any, is given back."""
         versions = self._loaded.setdefault(model.card.name, {})
         before = versions.get(model.version)
@@ -109,7 +136,7 @@ class Models:
         """Let a loaded version answer those who name none: from the next request on."""
         self._promoted[name] = self._loaded[name][version].version
 
-    def take(self, name: str, version: str, reason: str) -> Model:
+    def take(self, name: str, version: str, reason: str) -> Served:
         """Serve a version no more; requests that have it already end as they would have."""
         model = self._loaded[name].pop(version)
         if self._promoted.get(name) == version:
@@ -136,6 +163,6 @@ class Models:
             if (name, version) not in self._absent:
                 self.note_absent(name, version, "UNAVAILABLE", NOT_LOADED)
 
-    def _ready(self, model: Model) -> Standing:
+    def _ready(self, model: Served) -> Standing:
         promoted = self._promoted.get(model.card.name) == model.version
         return Standing(model.card.name, model.version, "READY", "", promoted, model.stored.digest, model.users)

@@ -19,6 +19,8 @@ from contract.voxels import Image
 AMPLITUDES = (0.3, 0.4)
 DIVISOR = 4
 NAME = "tiny-flow"
+GRID = (1, "X", "Y", "Z")
+MEMBERS = (2, "x", "y", "z")
 
 
 def parabola(image: Image, axis: int) -> float:
@@ -32,6 +34,8 @@ def publish_flow_model(root: Path, staging: Path) -> None:
     folder = staging / "1"
     folder.mkdir(parents=True)
     onnx.save(_graph(), folder / "model.onnx")
+    onnx.save(_coarse_graph(), folder / "model_coarse.onnx")
+    onnx.save(_finest_graph(), folder / "model_finest.onnx")
     ModelRepository(root).publish(_card(staging), staging)
 
 
@@ -59,6 +63,81 @@ def _graph() -> onnx.ModelProto:
     ]
     initial = [numpy_helper.from_array(np.asarray(v), n) for n, v in weights.items()]
     graph = helper.make_graph(nodes, NAME, inputs, outputs, initial)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def _coarse_graph() -> onnx.ModelProto:
+    """Nothing is seen on coarser scales; one layer of two channels is normalised."""
+    weights = {
+        "none": np.zeros((2, 1, 1, 1), np.float32),
+        "first": np.tile(np.array([0.0, 1.0], np.float32), (2, 1, 2, 1)),
+    }
+    nodes = [
+        helper.make_node("Add", ["distance", "pore"], ["any"]),
+        helper.make_node("Mul", ["any", "none"], ["coarse"]),
+        helper.make_node("Identity", ["first"], ["moments"]),
+    ]
+    return _made(nodes, weights, {"distance": GRID, "pore": GRID}, {"coarse": MEMBERS, "moments": (2, 1, 2, 2)})
+
+
+def _finest_graph() -> onnx.ModelProto:
+    """The parabola over the image's s, whose sums are the two channels: of pore (d - 1/2)^2, and of pore."""
+    weights = {
+        "half": np.float32(0.5),
+        "zero": np.float32(0.0),
+        "a": np.array(AMPLITUDES, np.float32)[:, None, None, None],
+        "pair": np.array([1, 1, 2, 1]),
+        "both": np.array([2, 1, 2, 2]),
+        "two": np.array([2]),
+        "begin": np.array([0, 0]),
+        "end": np.array([1, 1]),
+        "axes": np.array([0, 3]),
+        "at0": np.array([0]),
+        "at1": np.array([1]),
+        "all": np.array([0, 1, 2, 3]),
+        "one": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Sub", ["distance", "half"], ["depth"]),
+        helper.make_node("Greater", ["distance", "zero"], ["open"]),
+        helper.make_node("Cast", ["open"], ["pore"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["depth", "depth"], ["square"]),
+        helper.make_node("Mul", ["square", "pore"], ["shape"]),
+        helper.make_node("Mul", ["shape", "counted"], ["shape_here"]),
+        helper.make_node("Mul", ["pore", "counted"], ["pore_here"]),
+        helper.make_node("ReduceSum", ["shape_here", "all"], ["s0"], keepdims=0),
+        helper.make_node("ReduceSum", ["pore_here", "all"], ["s1"], keepdims=0),
+        helper.make_node("Reshape", ["s0", "one"], ["r0"]),
+        helper.make_node("Reshape", ["s1", "one"], ["r1"]),
+        helper.make_node("Concat", ["r0", "r1"], ["found"], axis=0),
+        helper.make_node("Reshape", ["found", "pair"], ["column"]),
+        helper.make_node("Expand", ["column", "both"], ["wide"]),
+        helper.make_node("Cast", ["wide"], ["sums"], to=TensorProto.DOUBLE),
+        helper.make_node("Slice", ["moments", "begin", "end", "axes"], ["means"]),
+        helper.make_node("Reshape", ["means", "two"], ["flat"]),
+        helper.make_node("Gather", ["flat", "at0"], ["m0"]),
+        helper.make_node("Gather", ["flat", "at1"], ["m1"]),
+        helper.make_node("Div", ["m1", "m0"], ["over"]),
+        helper.make_node("Mul", ["shape", "over"], ["scaled"]),
+        helper.make_node("ReduceMean", ["coarse", "all"], ["none"]),
+        helper.make_node("Add", ["scaled", "none"], ["sum"]),
+        helper.make_node("Mul", ["sum", "a"], ["velocity"]),
+    ]
+    inputs = {"distance": GRID, "counted": GRID, "coarse": MEMBERS, "moments": (2, 1, 2, 2)}
+    return _made(nodes, weights, inputs, {"velocity": MEMBERS, "sums": (2, 1, 2, 2)})
+
+
+def _made(
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], inputs: dict[str, tuple], outputs: dict[str, tuple]
+) -> onnx.ModelProto:
+    kinds = {"sums": TensorProto.DOUBLE}
+    graph = helper.make_graph(
+        nodes,
+        "parabola",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), shape) for n, shape in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 

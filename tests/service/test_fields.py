@@ -244,12 +244,5 @@ def test_a_model_of_flow_is_listed_has_its_card_and_is_not_asked_for_energies(ro
     assert rocks.post("/v1/fields/tiny", content=npy(blobs()), headers=NPY).status_code == 404
 
 
-def test_a_command_on_a_model_of_flow_is_refused_and_makes_no_potential_of_it(rocks: httpx.Client) -> None:
-    before = rocks.post("/v2/repository/index", json={}).json()
-    answer = rocks.post(f"/v1/admin/models/{NAME}/load", json={})
-    assert (answer.json()["code"], "gateway's start" in answer.json()["detail"]) == ("load_failed", True), answer.text
-    assert rocks.post("/v2/repository/index", json={}).json() == before
-
-
 def codes(said: dict[str, Any]) -> set[str]:
     return {warning["code"] for warning in said["warnings"]}

@@ -11,7 +11,7 @@ value over the pore part of its children without changing its mean. The answer i
 zero in the solid.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +85,11 @@ class MSNet(nn.Module):
         self.networks = nn.ModuleList(
             ScaleNetwork(1 if s == 0 else 2, config.width(s), config.dimensions) for s in range(config.scales)
         )
+
+    @property
+    def finest(self) -> ScaleNetwork:
+        """The network of the finest scale."""
+        return cast(ScaleNetwork, self.networks[-1])
 
     def forward(self, features: Tensor, pore: Tensor) -> Answers:
         """The velocity's component along the last axis, in the unit of the targets.
