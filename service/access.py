@@ -25,8 +25,11 @@ _GRANTED: Final[Mapping[str, frozenset[Need]]] = {
 _ON_LOOPBACK: Final[frozenset[Need]] = frozenset({"use", "watch", "operate"})
 _OPEN_TO_ALL: Final[frozenset[Need]] = frozenset({"use", "watch"})
 
-# What is asked by POST and changes nothing that is served; any other POST, and every other method but GET, operates.
-_USED_BY_POST: Final = ("/v1/predict/", "/v1/fields/", "/v1/plan", "/v1/replay", "/v1/jobs", "/v2/repository/index")
+# What changes nothing that is served, by any method; every other POST, and every other method but GET, operates.
+_USED_BY_POST: Final = (
+    *("/v1/predict/", "/v1/fields/", "/v1/uploads", "/v1/plan", "/v1/replay", "/v1/jobs"),
+    "/v2/repository/index",
+)
 _HEALTH: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
 _RPC_HEALTH: Final = frozenset({"ServerLive", "ServerReady"})
 _RPC_USE: Final = frozenset(

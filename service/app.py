@@ -129,6 +129,7 @@ def create_app(
                 yield
                 app.state.ready = False
                 await plane.followers.close()
+                plane.uploads.close()
         except (UnderstudyError, ModuleNotFoundError) as error:
             app.state.failure = error
             raise

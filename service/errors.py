@@ -16,6 +16,7 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 ├── Forbidden (403)                not with this key
 ├── OperatorOnly (403)             a command that only an operator may give
 ├── UnknownModel (404)             no such model or version
+├── UnknownUpload (404)            none of this caller's, or it has expired
 ├── HeadTooSlow (408)
 ├── BodyTooSlow (408)
 ├── Conflict (409)                 a command that cannot be carried out as things stand; nothing has changed
@@ -173,6 +174,14 @@ class UnknownModel(ServiceError):
     code = "unknown_model"
     status = 404
     title = "Unknown model"
+
+
+class UnknownUpload(ServiceError):
+    """No such upload of this caller."""
+
+    code = "unknown_upload"
+    status = 404
+    title = "No such upload"
 
 
 class HeadTooSlow(ServiceError):

@@ -25,6 +25,7 @@ from service.settings import Limits
 from service.spool import Spool
 from service.teachers import Opinion, Teachers, opinion_of, seconds_of
 from service.tenants import NOBODY, Priority, Tenant
+from service.uploads import Uploads
 
 INLINE_ATOMS: Final = 300
 OPTIONAL_OUTPUTS: Final = ("forces_std", "stress_std", "atomic_energies")
@@ -133,6 +134,7 @@ class Plane:
         followers: what looks at live traffic after it was answered.
         teachers: who teaches whom, and how far they are apart.
         spool: room on disk for what is larger than memory should hold.
+        uploads: images that come in parts.
         concurrency: engine calls at once.
         journal: what is known of each request, whatever its protocol.
         engine_is_there: whether a prediction that comes now finds somebody to run it.
@@ -149,6 +151,7 @@ class Plane:
         spool: Spool | None = None,
     ) -> None:
         self.spool = Spool(None, 0) if spool is None else spool
+        self.uploads = Uploads(self.spool, limits)
         self.engine_is_there = engine_is_there
         self.journal = Journal() if journal is None else journal
         self.followers: Followers[Exchange] = Followers()

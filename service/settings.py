@@ -42,6 +42,9 @@ class Limits(BaseModel):
         description="voxels of an image that is run in one call; larger ones are run in tiles, where the model can",
     )
     tile_length: int = Field(96, ge=16, multiple_of=2, description="side of a tile in voxels")
+    upload_bytes: int = Field(2048 * MIB, gt=0, description="uploads of one tenant together")
+    uploads: int = Field(16, gt=0, description="uploads of one tenant at once")
+    upload_idle_s: float = Field(3600.0, gt=0, description="an upload that nobody asks for is deleted after this")
     tiled_timeout_s: float = Field(3600.0, gt=0, description="an image that is run in tiles takes no longer than this")
 
 

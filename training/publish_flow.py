@@ -29,12 +29,14 @@ from training.calibration import calibrate, calibration_scale
 from training.checkpoint import read_json
 from training.errors import NotReady
 from training.export.flow import export_flow
+from training.export.flow_tiles import export_tiles
 from training.export.potential import OPSET, write_reference
 from training.flow_card import write_flow_card
 from training.flow_evaluation import comparisons, load_tables, log_error, log_spread, test_metrics
 from training.gate.engines import Engine, onnx_engine
 from training.gate.errors import Refused
 from training.gate.flow import FlowSubmission, examine_flow
+from training.gate.flow_tiles import tiles_are_whole
 from training.networks.msnet import MSNetConfig
 from training.networks.permeability import PermeabilityCommittee
 from training.pipelines.permeability import PermeabilityTraining, load_committee, part_labels
@@ -72,11 +74,14 @@ def publish_flow(folder: Path, repository: ModelRepository) -> Path:
         place = root / version
         place.mkdir()
         export_flow(committee, place)
+        export_tiles(committee, place)
         engine = onnx_engine(place / "model.onnx")
         images = [label.image for label in labels["test"]]
         small = np.ascontiguousarray(images[0][:24, :24, :24])
         write_reference(engine, flow_inputs(small, 2, config.network.divisor).tensors(), place / "reference.npz")
-        checks = _examined(f"{config.name} version {version}", engine, committee, images, tables)
+        subject = f"{config.name} version {version}"
+        checks = _examined(subject, engine, committee, images, tables)
+        checks += _passed(subject, tiles_are_whole(place, engine, images[0], config.network.divisor))
         card = _card(folder, config, committee, version, root, tables, labels, checks, engine)
         write_flow_card(card, folder, root)
         return repository.publish(card, root)
@@ -92,7 +97,10 @@ def _examined(
 ) -> list[Check]:
     trivial = next(c for c in comparisons(tables) if c.name.startswith("mean"))
     error, trivial_error = test_metrics(tables)[0].value, trivial.metrics[0].value
-    checks = examine_flow(FlowSubmission(engine, committee, images, error, trivial_error))
+    return _passed(subject, examine_flow(FlowSubmission(engine, committee, images, error, trivial_error)))
+
+
+def _passed(subject: str, checks: list[Check]) -> list[Check]:
     if failed := [check for check in checks if not check.passed]:
         raise Refused(subject, failed)
     return checks

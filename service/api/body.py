@@ -50,6 +50,19 @@ async def read_body(request: Request, limit: int, limits: Limits) -> bytes | byt
         raise
 
 
+async def pieces_of(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """A body without a content coding as it arrives, bounded in pieces and time.
+
+    Raises:
+        BodyTooSlow, TooManyChunks, UnsupportedEncoding
+        ClientDisconnect: the caller left in the middle of it.
+    """
+    if _window(request) is not None:
+        raise UnsupportedEncoding("A part of an upload is not compressed.", hint="Leave Content-Encoding out.")
+    async for piece in _Pieces(request, limits):
+        yield piece
+
+
 async def _plain(pieces: AsyncIterator[bytes], limit: int) -> bytes | bytearray:
     body: bytes | bytearray = b""
     async for piece in pieces:

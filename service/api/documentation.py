@@ -28,6 +28,8 @@ from understudy.wire import (
     VersionsList,
 )
 
+from service.api.field_files import WRITERS
+
 PAGE: Final = "/docs"
 ASSETS: Final = "/docs-assets"
 
@@ -137,14 +139,15 @@ PREDICT: Final[dict[str, Any]] = {
     },
 }
 FLOW: Final[dict[str, Any]] = {
-    "summary": "Permeability of a rock image along its axes; with Accept, its flow field (.npy) or a slice (PNG)",
+    "summary": "Permeability of a rock image along its axes; with Accept, its flow field or a slice (PNG)",
     "responses": {
         200: {
             "description": "k_m2, k_mD and k_voxel2 by axis with their interval, porosities, warnings, domain, receipt",
             "content": {
                 "application/json": {"schema": {"type": "object"}},
-                "application/x-npy": {"schema": {"type": "string", "format": "binary"}},
+                "application/x-ndjson": {"schema": {"type": "string", "description": "progress, then the answer"}},
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
+                **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in WRITERS},
             },
         },
         **_PROBLEMS,
@@ -152,12 +155,22 @@ FLOW: Final[dict[str, Any]] = {
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "description": "query: voxel_size_um (required), pore_value, axes or axis; of raw bytes shape, dtype",
+            "description": "query: voxel_size_um (required), pore_value, axes or axis; of raw bytes shape, dtype; upload",
             "content": {
                 kind: {"schema": {"type": "string", "format": "binary"}}
                 for kind in ("application/x-npy", "image/tiff", "application/octet-stream")
             },
         }
+    },
+}
+UPLOAD: Final[dict[str, Any]] = {
+    "summary": "Room for an image that comes in parts: PATCH them with ?offset=, ask with ?upload= in place of a body",
+    "responses": {
+        201: {
+            "description": "its name, bytes, received, expires_in_s; ?bytes= says the size",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **_PROBLEMS,
     },
 }
 INFER: Final[dict[str, Any]] = {

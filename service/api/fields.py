@@ -16,7 +16,7 @@ from service.api.body import read_body
 from service.api.edge import log_fault
 from service.api.field_answers import said_of, slice_of
 from service.api.field_files import WRITERS
-from service.api.images import RAW, labels_of
+from service.api.images import RAW, Content, labels_of
 from service.api.leaving import unless_caller_leaves
 from service.api.parse import refuse_unknown
 from service.api.problems import problem_of
@@ -31,7 +31,17 @@ PNG: Final = "image/png"
 JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
 OF_IMAGE: Final = ("voxel_size_um", "pore_value", "shape", "dtype", "order", "byte_order")
-OF_ANSWER: Final = ("axes", "axis", "slice", "timeout_s", "on_out_of_domain", "model_digest", "priority", "version")
+OF_ANSWER: Final = (
+    "axes",
+    "axis",
+    "slice",
+    "timeout_s",
+    "on_out_of_domain",
+    "model_digest",
+    "priority",
+    "version",
+    "upload",
+)
 SIGN_OF_LIFE_S: Final = 15.0
 _WORDS: Final = {"on_out_of_domain": ("answer", "flag", "refuse"), "priority": ("interactive", "bulk")}
 
@@ -48,7 +58,7 @@ async def flow(request: Request) -> Response:
     options = _options(query, request, keep_field=not only_numbers)
     voxel_size_um = _voxel_size(query)
     media_type = request.headers.get("content-type", RAW).partition(";")[0].strip().lower()
-    body = await read_body(request, plane.limits.binary_bytes, plane.limits)
+    body = await _body(request, plane, query)
     rock = await asyncio.to_thread(_read, body, media_type, query, voxel_size_um, plane.limits)
     del body
     if wanted == LINES:
@@ -57,6 +67,13 @@ async def flow(request: Request) -> Response:
         )
     answer = await unless_caller_leaves(request, plane.flow(model, rock.image, axes, options))
     return await asyncio.to_thread(_response, answer, rock, wanted, query)
+
+
+async def _body(request: Request, plane: Plane, query: Mapping[str, str]) -> Content:
+    """What was sent, now or before in parts."""
+    if "upload" not in query:
+        return await read_body(request, plane.limits.binary_bytes, plane.limits)
+    return plane.uploads.get(tenant_of(request.scope), query["upload"]).content()
 
 
 def _response(answer: FlowAnswer, rock: Rock, wanted: str, query: Mapping[str, str]) -> Response:
@@ -115,7 +132,7 @@ def _json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _read(body: bytes | bytearray, media_type: str, query: Mapping[str, str], size_um: float, limits: Limits) -> Rock:
+def _read(body: Content, media_type: str, query: Mapping[str, str], size_um: float, limits: Limits) -> Rock:
     return rock_of(labels_of(body, media_type, query, limits), size_um, _pore_values(query))
 
 

@@ -6,6 +6,7 @@ What a body claims of its size is compared with what is there before memory is t
 import ast
 import math
 from collections.abc import Callable, Mapping
+from mmap import mmap
 from typing import Any, Final
 
 import numpy as np
@@ -26,9 +27,10 @@ _DTYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64
 _LONGEST: Final = 2**31
 """Voxels along a side, so that a claim can be counted and told."""
 Labels = NDArray[Any] | PackedImage
+Content = bytes | bytearray | mmap
 
 
-def labels_of(body: bytes | bytearray, media_type: str, said: Mapping[str, str], limits: Limits) -> Labels:
+def labels_of(body: Content, media_type: str, said: Mapping[str, str], limits: Limits) -> Labels:
     """The labels [nx, ny, nz] that a body holds.
 
     Args:
@@ -51,7 +53,7 @@ def labels_of(body: bytes | bytearray, media_type: str, said: Mapping[str, str],
     return _READERS[media_type](body, said, limits)
 
 
-def _npy(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> Labels:
+def _npy(body: Content, said: Mapping[str, str], limits: Limits) -> Labels:
     """NumPy's format 1 to 3 (numpy.lib.format), read without its pickles."""
     if body[:6] != _MAGIC or len(body) < 12:
         raise _bad("The body is no .npy file.", "Write it with numpy.save, or name another Content-Type.")
@@ -71,7 +73,7 @@ def _npy(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> La
     return _shaped(memoryview(body)[end:], shape, dtype, order, limits)
 
 
-def _raw(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> Labels:
+def _raw(body: Content, said: Mapping[str, str], limits: Limits) -> Labels:
     missing = [name for name in ("shape", "dtype") if name not in said]
     if missing:
         raise _bad(
@@ -91,7 +93,7 @@ def _raw(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> La
     return _shaped(memoryview(body), shape, dtype, order, limits)
 
 
-def _bits(body: bytes | bytearray, shape: tuple[int, ...], order: str, limits: Limits) -> Labels:
+def _bits(body: Content, shape: tuple[int, ...], order: str, limits: Limits) -> Labels:
     """One bit a voxel, most significant first, as numpy.packbits writes them; 1 is pore."""
     voxels = counted(shape, limits)
     if len(body) != -(-voxels // 8):
@@ -105,7 +107,7 @@ def _bits(body: bytes | bytearray, shape: tuple[int, ...], order: str, limits: L
     return PackedImage.of_flat_bits(bits, (nx, ny, nz))
 
 
-def _tiff(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> Labels:
+def _tiff(body: Content, said: Mapping[str, str], limits: Limits) -> Labels:
     """Pages are slices across z; within a page, rows go along y and columns along x: turned into x, y, z."""
     try:
         stack = read_tiff(bytes(body), limits.image_voxels)
@@ -116,7 +118,7 @@ def _tiff(body: bytes | bytearray, said: Mapping[str, str], limits: Limits) -> L
     return np.ascontiguousarray(stack.transpose(2, 1, 0))
 
 
-_READERS: Final[dict[str, Callable[[bytes | bytearray, Mapping[str, str], Limits], Labels]]] = {
+_READERS: Final[dict[str, Callable[[Content, Mapping[str, str], Limits], Labels]]] = {
     NPY: _npy,
     RAW: _raw,
     TIFF: _tiff,

@@ -60,7 +60,7 @@ async def answer_field(
     Raises:
         ServiceError, InvalidInput: naming the tensor and the remedy.
     """
-    if "velocity" in asked.as_json:
+    if asked.wants("velocity") and "velocity" in asked.as_json:
         raise BadRequest("velocity is not given as JSON.", hint="Ask for it with binary_data: true.", field="outputs")
     axes, options = _axes(tensors.get("axes")), _options(asked, who, timeout_s)
     rock = await asyncio.to_thread(_rock, tensors, plane.limits)

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import RedirectResponse, Response
 
-from service.api import admin, documentation, fields, kserve_http, plan, replay, rest
+from service.api import admin, documentation, fields, kserve_http, plan, replay, rest, uploads
 from service.api.edge import busy_route
 from service.metrics import exposition
 
@@ -36,6 +36,10 @@ def add_routes(app: FastAPI) -> None:
     """Add `/v1`, `/v2`, `/metrics` and the way to the documentation; the busy ones first."""
     _add(app, "POST", "/v1/predict/{model}", rest.predict, **documentation.PREDICT)
     _add(app, "POST", "/v1/fields/{model}", fields.flow, **documentation.FLOW)
+    _add(app, "POST", "/v1/uploads", uploads.create, **documentation.UPLOAD)
+    _add(app, "GET", "/v1/uploads/{upload}", uploads.show)
+    _add(app, "PATCH", "/v1/uploads/{upload}", uploads.append)
+    _add(app, "DELETE", "/v1/uploads/{upload}", uploads.delete)
     _add(app, "GET", "/v2/models/stats", kserve_http.model_statistics)
     for path in _V2_MODEL:
         _add(app, "POST", f"{path}/infer", kserve_http.infer, **documentation.INFER)

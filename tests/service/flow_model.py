@@ -29,21 +29,21 @@ def parabola(image: Image, axis: int) -> float:
     return float(np.mean(AMPLITUDES) * (inputs.pore * (inputs.distance - 0.5) ** 2).sum() / image.size)
 
 
-def publish_flow_model(root: Path, staging: Path) -> None:
-    """Put the model into a repository."""
-    folder = staging / "1"
+def publish_flow_model(root: Path, staging: Path, version: str = "1", times: float = 1.0) -> None:
+    """Put the model into a repository; the amplitudes of a later version may be others."""
+    folder = staging / version
     folder.mkdir(parents=True)
-    onnx.save(_graph(), folder / "model.onnx")
+    onnx.save(_graph(times), folder / "model.onnx")
     onnx.save(_coarse_graph(), folder / "model_coarse.onnx")
-    onnx.save(_finest_graph(), folder / "model_finest.onnx")
-    ModelRepository(root).publish(_card(staging), staging)
+    onnx.save(_finest_graph(times), folder / "model_finest.onnx")
+    ModelRepository(root).publish(_card(staging, version), staging)
 
 
-def _graph() -> onnx.ModelProto:
+def _graph(times: float) -> onnx.ModelProto:
     weights = {
         "half": np.float32(0.5),
-        "mean": np.float32(np.mean(AMPLITUDES)),
-        "a": np.array(AMPLITUDES, np.float64)[:, None],
+        "mean": np.float32(times * np.mean(AMPLITUDES)),
+        "a": times * np.array(AMPLITUDES, np.float64)[:, None],
         "axes": np.array([1, 2, 3]),
     }
     nodes = [
@@ -80,12 +80,12 @@ def _coarse_graph() -> onnx.ModelProto:
     return _made(nodes, weights, {"distance": GRID, "pore": GRID}, {"coarse": MEMBERS, "moments": (2, 1, 2, 2)})
 
 
-def _finest_graph() -> onnx.ModelProto:
+def _finest_graph(times: float) -> onnx.ModelProto:
     """The parabola over the image's s, whose sums are the two channels: of pore (d - 1/2)^2, and of pore."""
     weights = {
         "half": np.float32(0.5),
         "zero": np.float32(0.0),
-        "a": np.array(AMPLITUDES, np.float32)[:, None, None, None],
+        "a": np.float32(times) * np.array(AMPLITUDES, np.float32)[:, None, None, None],
         "pair": np.array([1, 1, 2, 1]),
         "both": np.array([2, 1, 2, 2]),
         "two": np.array([2]),
@@ -141,7 +141,7 @@ def _made(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def _card(staging: Path) -> FieldCard:
+def _card(staging: Path, version: str) -> FieldCard:
     metric = {"name": "rmse of log10 k", "value": 0.1, "unit": "1", "count": 3}
     calibration = {
         "scale": 1.5,
@@ -153,7 +153,7 @@ def _card(staging: Path) -> FieldCard:
     return FieldCard.model_validate(
         {
             "name": NAME,
-            "version": "1",
+            "version": version,
             "family": "field",
             "purpose": "Flow in the tests",
             "architecture": {"network": "parabola"},
@@ -202,7 +202,7 @@ def _card(staging: Path) -> FieldCard:
                 "best_slots": 4096,
             },
             "checks": [{"name": "none", "measured": 0.0, "bound": 0.0}],
-            "files": describe_files(staging, "1"),
+            "files": describe_files(staging, version),
             "exporter": {},
             "created": date(2026, 1, 1),
             "licence": "CC0-1.0",

@@ -321,3 +321,42 @@ BAD_TENSORS = {
     "a tensor twice": Tensors(11, beside(inputs_of([M])[0]), "duplicate_tensor"),
     "no positions": Tensors(11, inputs_of([M])[:1], "missing_field"),
 }
+
+
+ROCK = (np.random.default_rng(3).random((8, 8, 8)) < 0.4).astype(np.uint8)
+
+
+def rock_with(name: str, values: Any, **changes: Any) -> list[Tensor]:
+    """The right tensors of a rock image, but for one; None leaves it out."""
+    right = {"image": ROCK, "voxel_size_um": np.array([2.0]), "pore_values": np.array([1])}
+    named = {np.dtype("u1"): "UINT8", np.dtype("?"): "BOOL", np.dtype("f8"): "FP64", np.dtype("i8"): "INT64"}
+    arrays = {key: array for key, array in {**right, name: values}.items() if array is not None}
+    tensors = [Tensor(key, named[a.dtype], list(a.shape), np.ascontiguousarray(a)) for key, a in arrays.items()]
+    for tensor in tensors:
+        if tensor.name == name:
+            vars(tensor).update(changes)
+    return tensors
+
+
+IMAGES = {
+    "no image": Tensors(30, rock_with("image", None), "missing_field"),
+    "no voxel size": Tensors(30, rock_with("voxel_size_um", None), "missing_field"),
+    "a voxel of no size": Tensors(30, rock_with("voxel_size_um", np.array([0.0])), "bad_request"),
+    "a voxel that is no cube": Tensors(30, rock_with("voxel_size_um", np.array([2.0, 2.0, 5.0])), "bad_request"),
+    "an image of fractions": Tensors(30, rock_with("image", ROCK + 0.5), "bad_image", status=422),
+    "an image in two dimensions": Tensors(30, rock_with("image", ROCK[0]), "bad_image", status=422),
+    "an image of one phase": Tensors(30, rock_with("image", np.zeros_like(ROCK)), "bad_image", status=422),
+    "an image of grey levels": Tensors(
+        30, rock_with("image", np.arange(512, dtype=np.int64).reshape(8, 8, 8)), "bad_image", status=422
+    ),
+    "a label that is not there": Tensors(30, rock_with("pore_values", np.array([7])), "bad_image", status=422),
+    "an image that claims 10^12 voxels": Tensors(
+        30,
+        rock_with("image", ROCK, shape=[10**4] * 3, size=10**12),
+        "missing_bytes",
+        {"KServe JSON": "size_mismatch", "gRPC raw": "size_mismatch", "gRPC typed": "size_mismatch"},
+    ),
+    "an axis that there is not": Tensors(30, rock_with("axes", np.array([3])), "bad_request"),
+    "an axis twice": Tensors(30, rock_with("axes", np.array([1, 1])), "bad_request"),
+    "atoms in place of an image": Tensors(30, inputs_of([M]), "unknown_field"),
+}

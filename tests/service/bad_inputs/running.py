@@ -127,25 +127,25 @@ class Server:
         }
         return self.post(calls[protocol](items)) if protocol in calls else self.send(protocol, inputs_of(items))
 
-    def send(self, protocol: str, inputs: Sequence[Tensor]) -> Answered:
+    def send(self, protocol: str, inputs: Sequence[Tensor], model: str = MODEL) -> Answered:
         """Tensors, right or wrong, over a protocol that has tensors."""
         if protocol.startswith("gRPC"):
-            return self.call(message_of(inputs, typed=protocol == "gRPC typed"))
+            return self.call(message_of(inputs, typed=protocol == "gRPC typed", model=model))
         path = REST if protocol.startswith("REST") else KSERVE
         if protocol == "KServe JSON":
             head = {"inputs": [{**claim(t), "data": _plain(t.values)} for t in inputs]}
-            return self.post(Call(path, json.dumps(head).encode()))
+            return self.post(Call(path, json.dumps(head).encode()), model)
         sized = [{**claim(t), "parameters": {"binary_data_size": t.said}} for t in inputs]
         binary = {} if path == REST else {"parameters": {"binary_data_output": True}}
-        return self.post(raw(path, {"inputs": sized, **binary}, b"".join(t.data for t in inputs)))
+        return self.post(raw(path, {"inputs": sized, **binary}, b"".join(t.data for t in inputs)), model)
 
-    def post(self, call: Call) -> Answered:
+    def post(self, call: Call, model: str = MODEL) -> Answered:
         """One HTTP request."""
         begin = time.monotonic()
-        response = call(self.http, MODEL)
+        response = call(self.http, model)
         seconds = time.monotonic() - begin
         if response.status_code == 200:
-            return Answered(200, seconds, results(response))
+            return Answered(200, seconds, results(response) if model == MODEL else [])
         return Answered(response.status_code, seconds, problem=problem_of(response))
 
     def call(self, request: pb.ModelInferRequest) -> Answered:
@@ -156,7 +156,8 @@ class Server:
         except grpc.RpcError as error:
             refusal = error
         else:
-            return Answered(200, time.monotonic() - begin, _results(response))
+            found = _results(response) if request.model_name == MODEL else []
+            return Answered(200, time.monotonic() - begin, found)
         seconds, metadata = time.monotonic() - begin, dict(refusal.trailing_metadata())
         problem = json.loads(metadata["problem-bin"])
         assert problem["request_id"] == metadata["x-request-id"]
@@ -175,9 +176,9 @@ def claim(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
 
 
-def message_of(inputs: Sequence[Tensor], typed: bool) -> pb.ModelInferRequest:
+def message_of(inputs: Sequence[Tensor], typed: bool, model: str = MODEL) -> pb.ModelInferRequest:
     """Tensors as a message, right or wrong."""
-    request = pb.ModelInferRequest(model_name=MODEL)
+    request = pb.ModelInferRequest(model_name=model)
     for tensor in inputs:
         entry = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if not typed:

@@ -6,12 +6,12 @@ from pathlib import Path
 for _folder in (Path(__file__).parent, Path(__file__).parents[1]):
     sys.path.append(str(_folder))
 
-from cases import ANSWERED, BAD_TENSORS, STRUCTURES, Refused, Tensors  # noqa: E402
+from cases import ANSWERED, BAD_TENSORS, IMAGES, STRUCTURES, Refused, Tensors  # noqa: E402
 
 
 def refused_table() -> str:
     """What is refused, by number of the design."""
-    cases: list[tuple[str, Refused | Tensors]] = [*BAD_TENSORS.items(), *STRUCTURES.items()]
+    cases: list[tuple[str, Refused | Tensors]] = [*BAD_TENSORS.items(), *STRUCTURES.items(), *IMAGES.items()]
     rows = [
         f"| {case.number} | {name} | {case.status} `{case.code}` | {_others(case)} |"
         for name, case in sorted(cases, key=lambda item: item[1].number)
