@@ -47,6 +47,7 @@ BENCHMARKS = {
     "active_learning": Benchmark(
         "claims", "benchmarks.active_learning:run", "active learning beside other ways to choose as many cells"
     ),
+    "dft_labels": Benchmark("claims", "benchmarks.dft_labels:run", "labels of GPAW beside those of an EAM potential"),
     "hippynn_baseline": Benchmark("claims", "benchmarks.hippynn_baseline:run", "finished runs beside hippynn's"),
 }
 

@@ -58,15 +58,17 @@ def learn(
     runs: RunsOption = Path("runs"),
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of training and exploration.")] = os.cpu_count() or 1,
     workers: Annotated[int, typer.Option(min=1, help="Reference calculations at once.")] = 1,
+    pool: Annotated[
+        str, typer.Option(help="Where they run: threads, processes, or a Python file with a Parsl configuration.")
+    ] = "threads",
 ) -> None:
     """Active learning: explore, label where the committee disagrees, train; a loop that was killed goes on.
 
     Leaves frames.extxyz, generations.json and report.html in the folder of the run, and a committee to publish.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     import torch
 
+    from training.active.pools import pool as workers_of
     from training.pipelines.registry import learn_run, read_learning_config
     from training.report.learning import write_learning_report
 
@@ -74,7 +76,7 @@ def learn(
     with _plain_errors():
         settings = read_learning_config(config)
         folder = runs / settings.name
-        with ThreadPoolExecutor(workers) as executor:
+        with workers_of(pool, workers) as executor:
             learn_run(settings, folder, executor)
         report = write_learning_report(folder)
     _say(f"learnt {settings.name}: {folder}")

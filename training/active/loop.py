@@ -11,8 +11,9 @@ wave and label is on disk at once, and all chance derives from (seed, generation
 point goes on as if it had not been.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from training.active.errors import WorkersLost
 from training.active.store import Arrays, Sample, Store
 
 Model = TypeVar("Model")
@@ -87,8 +89,11 @@ def run_loop(
         problem: what is learnt.
         config: how long.
         folder: holds active.db, and one folder a generation for the fit.
-        executor: runs the reference.
+        executor: runs the reference; one that does so in other processes needs a problem that can be pickled.
         title: for the progress display.
+
+    Raises:
+        WorkersLost: the executor broke; what was labelled is kept.
     """
     console = Console(stderr=True)
     store = Store(folder / "active.db")
@@ -133,12 +138,21 @@ def _explore(
 
 def _label(problem: Problem[Model], store: Store, generation: int, executor: Executor, what: str) -> None:
     waiting = store.unlabelled(generation)
-    with _progress() as progress:
+    with _progress() as progress, _workers_that_stay():
         task = progress.add_task(what, total=len(waiting))
         asked: dict[Future[Arrays | None], Sample] = {executor.submit(problem.reference, s.input): s for s in waiting}
         for answer in as_completed(asked):
             _record(store, asked[answer], answer.result)
             progress.advance(task)
+
+
+@contextmanager
+def _workers_that_stay() -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        kept = "What was labelled is kept, and the same command goes on."
+        raise WorkersLost(f"a worker that labelled has ended, perhaps for want of memory. {kept}") from error
 
 
 def _record(store: Store, sample: Sample, result: Callable[[], Arrays | None]) -> None:

