@@ -97,7 +97,7 @@ def _forces(dft: NDArray[np.float64], eam: NDArray[np.float64]) -> dict[str, flo
         "force of DFT, RMS eV/angstrom": float(np.sqrt((dft**2).mean())),
         "force difference, RMS eV/angstrom": float(np.sqrt(((dft - eam) ** 2).mean())),
     }
-    if found["force of DFT, RMS eV/angstrom"] > 1e-2:
+    if found["force of DFT, RMS eV/angstrom"] > 0.1:
         found["correlation"] = float(np.corrcoef(dft.ravel(), eam.ravel())[0, 1])
     return found
 
