@@ -155,7 +155,7 @@ FLOW: Final[dict[str, Any]] = {
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "description": "query: voxel_size_um (required), pore_value, axes or axis; of raw bytes shape, dtype; upload",
+            "description": "query: voxel_size_um (required), pore_value, axes or axis, upload; raw: shape, dtype",
             "content": {
                 kind: {"schema": {"type": "string", "format": "binary"}}
                 for kind in ("application/x-npy", "image/tiff", "application/octet-stream")

@@ -91,7 +91,9 @@ def test_without_a_good_key_every_route_but_health_is_closed(
     closed = [(m, p) for m, p in every_route(locked, tokens["operator"]) if m != "GET" or p not in HEALTH]
     assert len(closed) > 18
     for method, path in closed:
-        answer = locked.request(method, path.format(model="tiny", version="1", command="load"), headers=headers)
+        answer = locked.request(
+            method, path.format(model="tiny", version="1", command="load", upload="x"), headers=headers
+        )
         assert (answer.status_code, answer.json()["code"]) == (401, "no_key"), (method, path)
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert "x-request-id" in answer.headers

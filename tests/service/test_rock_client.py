@@ -1,6 +1,7 @@
 """The client and the command with rock images, in front of a real gateway."""
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from flow_model import NAME, parabola, publish_flow_model
 from test_fields import blobs
 from tiny import tiny_repository
 from typer.testing import CliRunner
-from understudy import Client
+from understudy import Client, rock_flows
 from understudy.cli import app
 from understudy.errors import BadRequest, InvalidImage, OutOfDomain
 from understudy.inprocess import InProcess
 
 from service.app import create_app
-from service.settings import Settings
+from service.settings import Limits, Settings
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,88 @@ def test_the_rock_of_the_examples_conducts_along_every_axis(project: Path) -> No
     with np.load(project / "examples" / "rock.npz") as arrays:
         image = np.unpackbits(arrays["image"]).reshape(arrays["shape"]).astype(bool)
     assert all(pores_of(image, axis).percolates for axis in range(3))
+
+
+def test_files_of_other_programs_are_the_same_rock(client: Client, tmp_path: Path) -> None:
+    import netCDF4
+    import tifffile
+    import zarr
+
+    image = blobs()
+    labels = image.astype("u1")
+    wanted = client.permeability(image, 2.0, model=NAME).k_mD
+    with netCDF4.Dataset(tmp_path / "rock.nc", "w") as data:
+        for name, length in zip("xyz", image.shape, strict=True):
+            data.createDimension(name, length)
+        data.createVariable("segmented", "u1", ("x", "y", "z"))[...] = labels
+        data.createVariable("x", "f8", ("x",))[...] = np.arange(image.shape[0])
+    zarr.save_array(tmp_path / "rock.zarr", labels)
+    with zarr.storage.ZipStore(tmp_path / "rock.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=labels)
+    group = zarr.open_group(tmp_path / "group.zarr", mode="w")
+    group.create_array("image", data=labels)
+    group.create_array("distance", data=np.zeros(image.shape))
+    (tmp_path / "slices").mkdir()
+    for z in range(image.shape[2]):
+        tifffile.imwrite(tmp_path / "slices" / f"{z:03}.tif", labels[:, :, z].T)
+    for name in ("rock.nc", "rock.zarr", "rock.zarr.zip", "group.zarr", "slices"):
+        assert client.permeability(tmp_path / name, 2.0, pore_value=1, model=NAME).k_mD == wanted, name
+
+
+def test_hostile_files_are_refused_before_they_take_memory(client: Client, tmp_path: Path) -> None:
+    import netCDF4
+    import zarr
+
+    zarr.create_array(tmp_path / "huge.zarr", shape=(10**5,) * 3, chunks=(64, 64, 64), dtype="u1")
+    with zarr.storage.ZipStore(tmp_path / "bomb.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=np.ones((4, 4, 4), "u1"))
+    with zipfile.ZipFile(tmp_path / "bomb.zarr.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../elsewhere", b"0" * 2**24)
+    with netCDF4.Dataset(tmp_path / "two.nc", "w") as data:
+        data.createDimension("x", 4)
+        for name in ("one", "other"):
+            data.createVariable(name, "u1", ("x", "x", "x"))
+    (tmp_path / "cut.nc").write_bytes(b"CDF\x01\x00\x00")
+    (tmp_path / "empty.zarr").mkdir()
+    expected = {"huge.zarr": "claims", "bomb.zarr.zip": "entries", "two.nc": "one, other"}
+    for name, words in {**expected, "cut.nc": "cannot be read", "empty.zarr": "cannot be read"}.items():
+        with pytest.raises(InvalidImage, match=words):
+            client.permeability(tmp_path / name, 2.0, model=NAME)
+    assert not (tmp_path.parent.parent / "elsewhere").exists()
+
+
+def test_a_large_image_goes_up_in_parts_and_progress_comes_down(
+    repo: Path, serve: Callable[[Settings], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rock_flows, "IN_PARTS", 1_000)
+    monkeypatch.setattr(rock_flows, "PART", 3_000)
+    image, steps = blobs((36, 24, 20), 0.45), list[tuple[int, int]]()
+    port = serve(Settings(model_repo=repo, workers=2, limits=Limits(whole_voxels=1_000, tile_length=16, uploads=1)))
+    with Client(f"http://127.0.0.1:{port}") as client:
+        for _ in range(2):  # the first upload is gone when the second is made
+            answer = client.permeability(image, 2.0, axes="x", model=NAME, on_progress=lambda *step: steps.append(step))
+        assert answer.k_voxel2 == pytest.approx({"x": parabola(image, 0)}, rel=1e-5)
+        assert steps[-1][0] == steps[-1][1] > 20
+        with pytest.raises(OutOfDomain):
+            client.permeability(
+                ~blobs((36, 24, 20), 0.05), 2.0, axes="x", model=NAME, on_out_of_domain="refuse", on_progress=print
+            )
+        assert client.velocity(image, 2.0, "x", model=NAME).mean() == pytest.approx(parabola(image, 0), rel=1e-5)
+
+
+def test_the_field_is_written_as_its_file_is_named(
+    repo: Path, serve: Callable[[Settings], int], tmp_path: Path
+) -> None:
+    import zarr
+
+    np.save(tmp_path / "rock.npy", blobs())
+    url = f"http://127.0.0.1:{serve(Settings(model_repo=repo, workers=2))}"
+    asked = ["permeability", str(tmp_path / "rock.npy"), "--voxel-um", "2", "--model", NAME, "--url", url]
+    for name in ("u.npy", "u.vti", "u.zarr", "u.zarr.zip", "u.docx"):
+        done = CliRunner().invoke(app, [*asked, "--axis", "y", "--field", str(tmp_path / name)])
+        assert done.exit_code == (2 if name == "u.docx" else 0), done.output
+    field = np.load(tmp_path / "u.npy")
+    np.testing.assert_array_equal(zarr.open(tmp_path / "u.zarr", mode="r")[...], field)
+    with zarr.storage.ZipStore(tmp_path / "u.zarr.zip", mode="r") as store:
+        np.testing.assert_array_equal(zarr.open(store, mode="r")[...], field)
+    assert (tmp_path / "u.vti").read_bytes().startswith(b"<?xml")

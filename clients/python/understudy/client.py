@@ -5,6 +5,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast, overload
@@ -13,14 +14,14 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy import flows
+from understudy import flows, rock_flows
 from understudy.errors import NotReachable
 from understudy.flows import Flow, Outcome, Pause, Step
 from understudy.options import PredictOptions
 from understudy.predictions import Prediction
 from understudy.receipts import Receipt
 from understudy.retries import Retries
-from understudy.rocks import Axis, Permeability, RockImage, RockOptions, rock_question
+from understudy.rocks import NPY, Axis, Permeability, RockImage, RockOptions, array_of, rock_question
 from understudy.structures import Many, One, as_structures
 from understudy.version import VERSION
 from understudy.wire import Command, ModelSummary, ModelVersions, PlanAnswer, ReplayReport
@@ -172,12 +173,21 @@ class Client:
         predictions = self._run(flows.predict(self._ask, model, batch, options, on_progress))
         return predictions[0] if single else predictions
 
-    def permeability(self, image: RockImage, voxel_size_um: float, **options: Unpack[RockOptions]) -> Permeability:
+    def permeability(
+        self,
+        image: RockImage,
+        voxel_size_um: float,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[RockOptions],
+    ) -> Permeability:
         """Permeability of a rock image along its axes, with interval, porosities, verdict and warnings.
 
         Args:
-            image: an array [nx, ny, nz] of booleans (True is pore) or labels, or a path (.npy, .npz, .tif, .raw).
+            image: an array [nx, ny, nz] of booleans (True is pore) or labels, or a path (.npy, .npz, .tif, .raw, .nc,
+                .zarr, a folder of .tif slices). More than 32 MiB are uploaded in parts.
             voxel_size_um: side of the cubic voxels in micrometres.
+            on_progress: called with (steps done, steps in all) while a large image is run in tiles.
             axes: "all", or some of x, y and z, such as "x,z".
             pore_value: the label, or labels, that are pores; needed where that is not clear.
             shape, dtype, order: of a .raw file.
@@ -191,7 +201,7 @@ class Client:
             OutOfDomain: the model was not trained for it, and `on_out_of_domain` is `refuse`.
         """
         body, model, said = rock_question(image, options)
-        return self._run(flows.permeability(self._ask, model, body, voxel_size_um, said))
+        return self._run(rock_flows.permeability(self._ask, model, body, voxel_size_um, said, on_progress))
 
     def velocity(
         self, image: RockImage, voxel_size_um: float, axis: Axis, **options: Unpack[RockOptions]
@@ -200,8 +210,14 @@ class Client:
 
         See `permeability` for the arguments.
         """
+        return array_of(self.field(image, voxel_size_um, axis, NPY, **options))
+
+    def field(
+        self, image: RockImage, voxel_size_um: float, axis: Axis, media_type: str, **options: Unpack[RockOptions]
+    ) -> bytes:
+        """The same as a file of some kind: `application/x-npy`, `application/vnd.vtk.vti`, `application/zip` (Zarr)."""
         body, model, said = rock_question(image, {**options, "axes": axis})
-        return self._run(flows.velocity(self._ask, model, body, voxel_size_um, said))
+        return self._run(rock_flows.field(self._ask, model, body, voxel_size_um, said, media_type))
 
     def plan(
         self,
@@ -253,8 +269,17 @@ class Client:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
+        request = self._http.build_request(step.method, step.path, headers=step.headers, content=step.content)
         try:
-            return self._http.request(step.method, step.path, headers=step.headers, content=step.content)
+            if step.on_line is None:
+                return self._http.send(request)
+            with closing(self._http.send(request, stream=True)) as response:
+                if response.is_success:
+                    for line in response.iter_lines():
+                        step.on_line(line)
+                else:
+                    response.read()
+            return response
         except httpx.RequestError as error:
             return error
 
@@ -362,18 +387,29 @@ class AsyncClient:
         return predictions[0] if single else predictions
 
     async def permeability(
-        self, image: RockImage, voxel_size_um: float, **options: Unpack[RockOptions]
+        self,
+        image: RockImage,
+        voxel_size_um: float,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[RockOptions],
     ) -> Permeability:
         """Permeability of a rock image along its axes; see `Client.permeability`."""
         body, model, said = rock_question(image, options)
-        return await self._run(flows.permeability(self._ask, model, body, voxel_size_um, said))
+        return await self._run(rock_flows.permeability(self._ask, model, body, voxel_size_um, said, on_progress))
 
     async def velocity(
         self, image: RockImage, voxel_size_um: float, axis: Axis, **options: Unpack[RockOptions]
     ) -> NDArray[np.float32]:
         """The velocity field along an axis; see `Client.velocity`."""
+        return array_of(await self.field(image, voxel_size_um, axis, NPY, **options))
+
+    async def field(
+        self, image: RockImage, voxel_size_um: float, axis: Axis, media_type: str, **options: Unpack[RockOptions]
+    ) -> bytes:
+        """The same as a file of some kind; see `Client.field`."""
         body, model, said = rock_question(image, {**options, "axes": axis})
-        return await self._run(flows.velocity(self._ask, model, body, voxel_size_um, said))
+        return await self._run(rock_flows.field(self._ask, model, body, voxel_size_um, said, media_type))
 
     async def plan(
         self,
@@ -409,8 +445,20 @@ class AsyncClient:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
+        request = self._http.build_request(step.method, step.path, headers=step.headers, content=step.content)
         try:
-            return await self._http.request(step.method, step.path, headers=step.headers, content=step.content)
+            if step.on_line is None:
+                return await self._http.send(request)
+            response = await self._http.send(request, stream=True)
+            try:
+                if response.is_success:
+                    async for line in response.aiter_lines():
+                        step.on_line(line)
+                else:
+                    await response.aread()
+            finally:
+                await response.aclose()
+            return response
         except httpx.RequestError as error:
             return error
 

@@ -4,25 +4,21 @@ A flow yields a `Call` and is sent what came of it (an `httpx.Response` or an `h
 and is resumed when it is over. The synchronous and the asynchronous client only drive flows, so neither holds logic.
 """
 
-import io
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import httpx
-import numpy as np
-from numpy.typing import NDArray
 
-from understudy.answers import object_of, part_of, prediction_of, raise_for_refusal, unreachable
+from understudy.answers import object_of, part_of, prediction_of, unreachable
 from understudy.errors import Refused
 from understudy.framing import HEADER_LENGTH, MEDIA_TYPE, encode
 from understudy.options import PredictOptions, head_of
 from understudy.predictions import Prediction, part
 from understudy.receipts import Receipt
 from understudy.retries import Retries
-from understudy.rocks import NPY, Permeability, RockBody
 from understudy.structures import Structure, pack, plain
 from understudy.wire import (
     Command,
@@ -45,12 +41,13 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request, before it has a connection."""
+    """One HTTP request, before it has a connection; `on_line` is told each line of a good answer as it comes."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
+    on_line: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,30 +173,6 @@ def replay(
         body["results"] = list(results)
     response = yield from ask(Call("POST", "/v1/replay", _JSON, json.dumps(body, allow_nan=False).encode()))
     return part_of(response, ReplayAnswer).replay
-
-
-def permeability(
-    ask: Asker, model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str]
-) -> Flow[Permeability]:
-    """`POST /v1/fields/{model}`."""
-    response = yield from ask(rock_call(model, body, voxel_size_um, options, "application/json"))
-    return part_of(response, Permeability)
-
-
-def velocity(
-    ask: Asker, model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str]
-) -> Flow[NDArray[np.float32]]:
-    """`POST /v1/fields/{model}`, asked for the field."""
-    response = yield from ask(rock_call(model, body, voxel_size_um, options, NPY))
-    raise_for_refusal(response)
-    return np.asarray(np.load(io.BytesIO(response.content), allow_pickle=False))
-
-
-def rock_call(model: str, body: RockBody, voxel_size_um: float, options: Mapping[str, str], accept: str) -> Call:
-    """The request for a rock image."""
-    query = urlencode({"voxel_size_um": repr(float(voxel_size_um)), **body.said, **options})
-    headers = {"Content-Type": body.media_type, "Accept": accept}
-    return Call("POST", f"/v1/fields/{quote(model, safe='')}?{query}", headers, body.content)
 
 
 def chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:

@@ -1,7 +1,11 @@
 """`understudy permeability`: ask for a rock image, show the answer, and check it by a simulation."""
 
+import io
 import json
-from collections.abc import Callable
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -9,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +27,13 @@ SIMULATORS: Final = "understudy.simulators"
 """Group of entry points that bring a simulation: here the one that is called "permeability"."""
 
 
+_KINDS: Final = {
+    ".npy": "application/x-npy",
+    ".vti": "application/vnd.vtk.vti",
+    ".zarr": "application/zip",
+    ".zarr.zip": "application/zip",
+}
+_ENTRY: Final = re.compile(r"\.zarray|\.zattrs|\d+(\.\d+)*")
 _HEADS: Final = (
     "axis",
     "k (mD)",
@@ -34,7 +46,9 @@ _HEADS: Final = (
 
 
 def permeability(
-    rock: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Image: .npy, .npz, .tif or .raw.")],
+    rock: Annotated[
+        Path, typer.Argument(exists=True, help="Image: .npy, .npz, .nc, .zarr, .tif, .raw, or a folder of .tif slices.")
+    ],
     voxel_um: Annotated[float, typer.Option(help="Side of a voxel in micrometres.")],
     axis: Annotated[str, typer.Option(help="all, or some of x, y, z.")] = "all",
     pore_value: Annotated[str, typer.Option(help="Label of the pores, or several with commas.")] = "",
@@ -44,7 +58,9 @@ def permeability(
     model: Annotated[str, typer.Option(help="Model to ask.")] = MODEL,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
-    field: Annotated[Path | None, typer.Option(help="Write the velocity field along --axis as .npy.")] = None,
+    field: Annotated[
+        Path | None, typer.Option(help="Write the velocity along --axis: .npy, .vti (ParaView) or .zarr.")
+    ] = None,
     verify: Annotated[
         int | None, typer.Option(min=8, help="Also simulate a cube of so many voxels from the middle, and compare.")
     ] = None,
@@ -54,7 +70,8 @@ def permeability(
     """Permeability of a segmented rock image along its axes, with interval, porosities, warnings and verdict."""
     options = _options(axis, pore_value, shape, dtype, order, model, on_out_of_domain)
     with Client(url, timeout_s=timeout_s, retries=AT_A_TERMINAL) as client:
-        answer = client.permeability(rock, voxel_um, **options)
+        with _bar() as tell:
+            answer = client.permeability(rock, voxel_um, on_progress=tell, **options)
         if field is not None:
             _write_field(client, rock, voxel_um, options, field)
         checked = None if verify is None else _verified(client, rock, voxel_um, verify, answer, options)
@@ -97,8 +114,47 @@ def _write_field(client: Client, rock: Path, voxel_um: float, options: RockOptio
     axis = options.get("axes", "all")
     if axis not in ("x", "y", "z"):
         raise typer.BadParameter("--field is that of one axis: add --axis x, y or z")
-    np.save(path, client.velocity(rock, voxel_um, axis, **options))  # type: ignore[arg-type]
+    media_type = next((kind for suffix, kind in _KINDS.items() if path.name.lower().endswith(suffix)), None)
+    if media_type is None:
+        raise typer.BadParameter(f"--field writes {', '.join(_KINDS)}: name the file so")
+    content = client.field(rock, voxel_um, axis, media_type, **options)  # type: ignore[arg-type]
+    if path.suffix.lower() == ".zarr":
+        _unpack(content, path)
+    else:
+        path.write_bytes(content)
     Console(stderr=True).print(Text(f"Wrote the velocity along {axis} (voxel^2) to {path}", "dim"))
+
+
+def _unpack(content: bytes, folder: Path) -> None:
+    """A Zarr array from a zip archive into a folder; entries are named as those of an array, and no others."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in archive.namelist():
+            if not _ENTRY.fullmatch(name):
+                raise InvalidImage(f"The gateway's archive holds '{name[:60]}'.", code="invalid_answer")
+            (folder / name).write_bytes(archive.read(name))
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that appears with the first step: only large images have any."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
+        tasks: list[TaskID] = []
+
+        def tell(done: int, total: int) -> None:
+            if total and not tasks:
+                tasks.append(progress.add_task("in tiles", total=total))
+            if tasks:
+                progress.update(tasks[0], completed=done, total=total)
+
+        yield tell
 
 
 def _verified(

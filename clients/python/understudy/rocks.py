@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from understudy.errors import InvalidImage
 from understudy.receipts import Receipt
+from understudy.rock_files import TIFF_SUFFIXES, kind_of, read_labels, read_tiff
 from understudy.wire import DomainVerdict, OnOutOfDomain
 
 Axis: TypeAlias = Literal["x", "y", "z"]
@@ -23,7 +24,6 @@ NPY: Final = "application/x-npy"
 RAW: Final = "application/octet-stream"
 TIFF: Final = "image/tiff"
 _RAW_SUFFIXES: Final = (".raw", ".dat", ".bin")
-_TIFF_SUFFIXES: Final = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def rock_body(
 
     Args:
         image: an array [nx, ny, nz] of booleans (True is pore) or labels, or the path of a .npy, .npz (one array, or
-            one that is called "image"), .tif or .raw file.
+            one that is called "image"), .nc, .zarr, .tif or .raw file, or of a folder of .tif slices.
         shape: of a .raw file, which does not say it; and
         dtype: likewise, and
         order: "C" where the last axis is fastest, "F" where the first is.
@@ -131,35 +131,35 @@ def rock_body(
         return RockBody(_npy(image), NPY, {})
     path = Path(image)
     suffix = path.suffix.lower()
+    if (kind := kind_of(path)) is not None:
+        return RockBody(_npy(read_labels(path, kind)), NPY, {})
     try:
-        if suffix == ".npz":
-            return RockBody(_npy(_from_npz(path)), NPY, {})
         content = path.read_bytes()
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
         raise InvalidImage(f"{path} cannot be read: {error}.", code="unreadable_image") from error
     if suffix == ".npy":
         return RockBody(content, NPY, {})
-    if suffix in _TIFF_SUFFIXES:
+    if suffix in TIFF_SUFFIXES:
         return RockBody(content, TIFF, {})
     if suffix in _RAW_SUFFIXES:
         return RockBody(content, RAW, _said_of_raw(path, shape, dtype, order))
     raise InvalidImage(
         f"{path} is of no kind that is read.",
         code="unknown_image_format",
-        hint="Give a .npy, .npz, .tif or .raw file, or a NumPy array.",
+        hint="Give a .npy, .npz, .nc, .zarr, .tif or .raw file, a folder of .tif slices, or a NumPy array.",
     )
 
 
 def labels_of(body: RockBody) -> NDArray[Any]:
-    """The array that a body holds, for those who need it here; of a TIFF file only the gateway knows.
+    """The array that a body holds, for those who need it here.
 
     Raises:
         InvalidImage
     """
     if body.media_type == NPY:
-        return np.asarray(np.load(io.BytesIO(body.content), allow_pickle=False))
+        return array_of(body.content)
     if body.media_type == TIFF:
-        raise InvalidImage("A TIFF stack is not read here.", code="unknown_image_format", hint="Save it as .npy.")
+        return read_tiff(io.BytesIO(body.content))
     shape = tuple(int(n) for n in body.said["shape"].split(","))
     if body.said["dtype"] == "bits":
         flat = np.unpackbits(np.frombuffer(body.content, np.uint8), count=int(np.prod(shape))).astype(bool)
@@ -168,24 +168,17 @@ def labels_of(body: RockBody) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if body.said.get("order") == "F" else "C")
 
 
+def array_of(content: bytes) -> NDArray[Any]:
+    """The array of a .npy file."""
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+
+
 def _npy(array: NDArray[Any]) -> bytes:
     if array.dtype.hasobject:
         raise InvalidImage("An array of objects is no image.", code="invalid_image", hint="Give booleans or labels.")
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array))
     return buffer.getvalue()
-
-
-def _from_npz(path: Path) -> NDArray[Any]:
-    """The one array of an archive, or the one that is called "image"; packed bits with their shape too."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if "image" not in arrays.files and len(arrays.files) != 1:
-            raise KeyError(f"it holds {', '.join(arrays.files)}, and none is called image")
-        image = arrays["image"] if "image" in arrays.files else arrays[arrays.files[0]]
-        if image.ndim == 1 and "shape" in arrays.files:
-            shape = tuple(int(n) for n in arrays["shape"])
-            return np.unpackbits(image, count=int(np.prod(shape))).reshape(shape).astype(bool)
-        return np.asarray(image)
 
 
 def _said_of_raw(path: Path, shape: Sequence[int] | None, dtype: str | None, order: str | None) -> dict[str, str]:
