@@ -233,7 +233,7 @@ def _record(
         "frames": int(kept.sum()),
         "left_out": int((~kept).sum()),
         "kinds": {kind: sum(s.kind == kind for s, k in zip(shapes, kept, strict=True) if k) for kind in sorted(kinds)},
-        "molecules": len({shape.molecule for shape in shapes if shape.kind != "dimer"}),
+        "molecules": len({shape.molecule for shape in shapes if "." not in shape.molecule}),
         "frames_sha256": sha256_of(path),
         "versions": versions(),
         "revision": revision(),
