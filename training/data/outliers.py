@@ -23,6 +23,8 @@ FARTHEST_EV_PER_ATOM: Final = 10.0
 FACTOR: Final = 3.0
 """Anharmonic frames far apart may look off by 2: to stop a training takes better grounds."""
 OFFSET_EV: Final = 0.1
+ANHARMONIC: Final = 0.3
+"""Error of the rule as a share of what a harmonic way adds to the energy: that of Morse's potential at 0.3 angstrom."""
 _NEIGHBOURS: Final = 4
 _FEWEST_PAIRS: Final = 4
 _FEWEST_CLEARED: Final = 2
@@ -50,16 +52,28 @@ def contradicted_forces(dataset: Dataset) -> tuple[NDArray[np.bool_], Array]:
     pairs = close_frames(dataset, _NEIGHBOURS)
     own = np.concatenate([pairs.along_first, pairs.along_second])
     others = np.concatenate([pairs.along_second, pairs.along_first])
-    wanted = -(2.0 * np.tile(pairs.energy, 2) + others)
-    return _odd(pairs, len(dataset), wanted, own, 1.0, lambda c: (c < 0.0) | (_log(c) > np.log(FACTOR)))
+    change = np.tile(pairs.energy, 2)
+    wanted, doubt = -(2.0 * change + others), 2.0 * ANHARMONIC * np.abs(change + others)
+
+    def odd(wanted: Array) -> tuple[NDArray[np.bool_], Array]:
+        return _odd(pairs, len(dataset), wanted, own, 1.0, lambda c: (c < 0.0) | (_log(c) > np.log(FACTOR)))
+
+    found, factor = odd(wanted)
+    return found & odd(own + _beyond(wanted - own, doubt))[0], factor
 
 
 def contradicted_energies(dataset: Dataset) -> tuple[NDArray[np.bool_], Array]:
     """Frames [n] whose energy is off what their neighbours' energies and the forces between say, and by what, eV."""
     pairs = close_frames(dataset, _NEIGHBOURS)
     rest = pairs.energy - pairs.work
+    rest = _beyond(rest, ANHARMONIC * 0.5 * np.abs(pairs.along_second - pairs.along_first))
     found = np.concatenate([-rest, rest])
     return _odd(pairs, len(dataset), found, np.ones_like(found), 0.0, lambda d: np.abs(d) > OFFSET_EV)
+
+
+def _beyond(difference: Array, doubt: Array) -> Array:
+    """What is left of differences that may be in doubt by so much."""
+    return np.asarray(np.sign(difference) * np.maximum(np.abs(difference) - doubt, 0.0))
 
 
 def _odd(
