@@ -23,8 +23,8 @@ FARTHEST_EV_PER_ATOM: Final = 10.0
 FACTOR: Final = 3.0
 """Anharmonic frames far apart may look off by 2: to stop a training takes better grounds."""
 OFFSET_EV: Final = 0.1
-ANHARMONIC: Final = 0.3
-"""Error of the rule as a share of what a harmonic way adds to the energy: that of Morse's potential at 0.3 angstrom."""
+ANHARMONIC: Final = 0.2
+"""Error of the rule as a share of what a harmonic way adds to the energy: that of Morse's potential at 0.2 angstrom."""
 _NEIGHBOURS: Final = 4
 _FEWEST_PAIRS: Final = 4
 _FEWEST_CLEARED: Final = 2
@@ -52,28 +52,26 @@ def contradicted_forces(dataset: Dataset) -> tuple[NDArray[np.bool_], Array]:
     pairs = close_frames(dataset, _NEIGHBOURS)
     own = np.concatenate([pairs.along_first, pairs.along_second])
     others = np.concatenate([pairs.along_second, pairs.along_first])
-    change = np.tile(pairs.energy, 2)
-    wanted, doubt = -(2.0 * change + others), 2.0 * ANHARMONIC * np.abs(change + others)
-
-    def odd(wanted: Array) -> tuple[NDArray[np.bool_], Array]:
-        return _odd(pairs, len(dataset), wanted, own, 1.0, lambda c: (c < 0.0) | (_log(c) > np.log(FACTOR)))
-
-    found, factor = odd(wanted)
-    return found & odd(own + _beyond(wanted - own, doubt))[0], factor
+    harmonic = np.tile(pairs.energy, 2) + others
+    wanted = -(harmonic + np.tile(pairs.energy, 2))
+    odd, factor = _odd(pairs, len(dataset), wanted, own, 1.0, lambda c: (c < 0.0) | (_log(c) > np.log(FACTOR)))
+    return odd & _beyond_doubt(pairs, len(dataset), wanted - own, 2.0 * ANHARMONIC * harmonic), factor
 
 
 def contradicted_energies(dataset: Dataset) -> tuple[NDArray[np.bool_], Array]:
     """Frames [n] whose energy is off what their neighbours' energies and the forces between say, and by what, eV."""
     pairs = close_frames(dataset, _NEIGHBOURS)
     rest = pairs.energy - pairs.work
-    rest = _beyond(rest, ANHARMONIC * 0.5 * np.abs(pairs.along_second - pairs.along_first))
     found = np.concatenate([-rest, rest])
-    return _odd(pairs, len(dataset), found, np.ones_like(found), 0.0, lambda d: np.abs(d) > OFFSET_EV)
+    odd, offset = _odd(pairs, len(dataset), found, np.ones_like(found), 0.0, lambda d: np.abs(d) > OFFSET_EV)
+    harmonic = np.tile(0.5 * (pairs.along_second - pairs.along_first), 2)
+    return odd & _beyond_doubt(pairs, len(dataset), found, ANHARMONIC * harmonic), offset
 
 
-def _beyond(difference: Array, doubt: Array) -> Array:
-    """What is left of differences that may be in doubt by so much."""
-    return np.asarray(np.sign(difference) * np.maximum(np.abs(difference) - doubt, 0.0))
+def _beyond_doubt(pairs: Pairs, count: int, difference: Array, doubt: Array) -> NDArray[np.bool_]:
+    """Frames [n] whose pairs differ by more in all than anharmonic bonds let them; both [2 p]."""
+    judged = np.concatenate([pairs.first, pairs.second])
+    return np.asarray(np.bincount(judged, np.abs(difference) - np.abs(doubt), count) > 0.0)
 
 
 def _odd(
