@@ -4,7 +4,8 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from training import processes
 from training.batches import LabelledGraphs
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.event_log import event_log
 from training.networks.hipnn import Batch, HipNN
 from training.objectives.losses import Labels, Objective, ObjectiveFunction
 from training.schedule import Plateau, cosine
@@ -41,6 +43,7 @@ class FitConfig(BaseModel):
     gradient_clip: float = Field(10.0, gt=0, description="largest norm of the gradient of one member")
     seed: int = 0
     device: str = "cpu"
+    tensorboard: bool = Field(False, description="also write the learning curve for TensorBoard (extra `tensorboard`)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,20 @@ def fit(
         validation: value to be lowered, from data that training does not see.
         config: schedule, limits and seed.
         title: what the progress bar says.
-        folder: holds history.csv and checkpoint.pt; a fit that was interrupted goes on from there.
+        folder: holds history.csv and checkpoint.pt; a fit that was interrupted goes on from there. With
+            config.tensorboard also a folder of TensorBoard's event files.
 
     Returns:
         The learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = State.start(network.to(config.device), config, folder / "checkpoint.pt")
-    with _progress() as progress:
+    with _progress() as progress, _logging(config, folder, len(state.history)) as log:
         bar = progress.add_task(title, total=config.max_epochs, completed=len(state.history), note=state.note())
         while not state.finished(config):
             state.run_epoch(objective, train, validation, config)
             state.save(folder)
+            log(state.history[-1])
             progress.update(bar, completed=len(state.history), note=state.note())
     network.load_state_dict(state.best_weights)
     return state.history
@@ -227,6 +232,25 @@ class State:
         last = self.history[-1]
         best = f"valid {last.valid:.4g}  best {self.plateau.best:.4g}"
         return f"{best}  batch {last.batch_size}  rate {last.learning_rate:.1e}"
+
+
+@contextmanager
+def _logging(config: FitConfig, folder: Path, epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    """What logs an epoch for TensorBoard, if the configuration wants it, in the first of several processes."""
+    if not config.tensorboard or not processes.is_first():
+        yield lambda epoch: None
+        return
+    with event_log(folder / "tensorboard", epochs) as log:
+        yield lambda epoch: log(
+            epoch.epoch,
+            {
+                "loss/training": epoch.train,
+                "error/validation": epoch.valid,
+                "learning_rate": epoch.learning_rate,
+                "batch_size": epoch.batch_size,
+                "cpu_seconds": epoch.cpu_seconds,
+            },
+        )
 
 
 def _progress() -> Progress:

@@ -7,7 +7,7 @@ from contract.repository import ModelRepository
 from training import processes
 from training.pipelines.admission import candidate_of
 from training.pipelines.permeability import PermeabilityTraining, train_permeability
-from training.pipelines.registry import AnyConfig, train_run, write_config
+from training.pipelines.registry import AnyConfig, begin_run, train_run
 from training.publish import publish
 from training.publish_flow import publish_flow
 from training.report import write_report
@@ -19,13 +19,16 @@ def train_and_report(config: AnyConfig, folder: Path) -> Path | None:
 
     Returns:
         The path of the report; None in the further processes of a run on several.
+
+    Raises:
+        OtherRun: the folder holds a run of another configuration.
     """
     if not isinstance(config, PermeabilityTraining):
         train_run(config, folder)
         return write_report(folder) if processes.is_first() else None
     if not processes.is_first():
         return None
-    write_config(config, folder)
+    begin_run(config, folder)
     train_permeability(config, folder)
     return write_flow_report(folder)
 

@@ -1,5 +1,7 @@
 """A committee and its student, end to end on a small analytic world: trained, interrupted, resumed, evaluated."""
 
+import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,9 @@ from training.objectives.forces import EnergyForceObjective
 from training.pipelines.admission import candidate_of
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
+from training.pipelines.errors import OtherRun
 from training.pipelines.members import fresh_member, stack
+from training.pipelines.registry import begin_run
 from training.publish import publish
 
 ATOMS_PER_FRAME = 3
@@ -113,6 +117,38 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(data: Path, trained: Pat
     whole, resumed = load_run(trained).network.state_dict(), load_run(folder).network.state_dict()
     for name, weights in whole.items():
         assert np.array_equal(weights.numpy(), resumed[name].numpy()), name
+
+
+def test_a_run_of_another_configuration_is_not_gone_on_with(data: Path, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "morse-committee"
+    begin_run(committee_config(data, max_epochs=12, learning_rate=1e-3), folder)  # nothing was trained: try another
+    begin_run(committee_config(data, max_epochs=12), folder)
+    shutil.copy(trained / "checkpoint.pt", folder)
+    begin_run(committee_config(data, max_epochs=20, device="cuda", tensorboard=True), folder)  # longer, elsewhere
+    with pytest.raises(OtherRun, match=r"different: fit\.learning_rate\. To start anew"):
+        begin_run(committee_config(data, max_epochs=12, learning_rate=1e-3), folder)
+    assert "0.005" in (folder / "config.yaml").read_text()
+
+
+def test_a_run_whose_rate_follows_a_cosine_keeps_its_epochs(data: Path, trained: Path, tmp_path: Path) -> None:
+    begin_run(committee_config(data, max_epochs=12, schedule="cosine"), tmp_path)
+    shutil.copy(trained / "checkpoint.pt", tmp_path)
+    with pytest.raises(OtherRun, match=r"different: fit\.max_epochs"):
+        begin_run(committee_config(data, max_epochs=20, schedule="cosine"), tmp_path)
+
+
+def test_epochs_are_logged_for_tensorboard_and_an_interrupted_log_goes_on(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for epochs in (2, 3):
+        train_committee(committee_config(data, max_epochs=epochs, tensorboard=True), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    history = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+    for tag, column in (("loss/training", "train"), ("error/validation", "valid"), ("learning_rate", "learning_rate")):
+        logged = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert logged == [(i, pytest.approx(float(line[column]), rel=1e-6)) for i, line in enumerate(history)]
+    assert len(history) == 3
 
 
 def test_members_that_saw_different_folds_differ(trained: Path) -> None:

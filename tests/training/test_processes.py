@@ -1,6 +1,9 @@
 """Two processes train as one does."""
 
+import csv
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+import yaml
+from ase import Atoms
+from ase.io import write
 
 from training import processes
 from training.batches import LabelledGraphs, labelled_graphs
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, load_run
 from training.data.dataset import uniform
 from training.evaluation import predict_energies
 from training.fit import Epoch, FitConfig, fit
@@ -105,6 +111,55 @@ def test_the_first_process_alone_writes_the_checkpoint_and_the_curve(together: P
     assert stored is not None
     assert len(stored["history"]) == 3
     assert len((together / "energies/history.csv").read_text().splitlines()) == 4
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of two members, of energies and forces of 60 water molecules."""
+    folder = tmp_path_factory.mktemp("data")
+    generator, frames = np.random.default_rng(1), []
+    for _ in range(60):
+        shift = generator.normal(scale=0.1, size=(3, 3))
+        atoms = Atoms("OH2", STILL + shift)
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = float((shift**2).sum()), -2.0 * shift
+        frames.append(atoms)
+    write(folder / "frames.xyz", frames, format="extxyz")
+    said = dict.fromkeys(("name", "origin", "licence", "level_of_theory", "citation"), "a test")
+    network = {"features": 4, "sensitivities": 5, "interaction_layers": 1, "atom_layers": 1, "members": 2}
+    network |= {"elements": [1, 8], "soft_min_angstrom": 0.8, "soft_max_angstrom": 2.5, "cutoff_angstrom": 3.0}
+    settings = {
+        "pipeline": "committee",
+        "name": "waters",
+        "purpose": "a test",
+        "data": {"format": "extxyz", "path": str(folder / "frames.xyz"), "provenance": said},
+        "network": network,
+        "forces": {"mode": "adjoint"},
+        "fit": {"max_epochs": 3, "batch_size": 8, "max_batch_size": 8},
+    }
+    (folder / "waters.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "waters.yaml"
+
+
+def test_torchrun_leaves_one_run_that_equals_that_of_one_process(config: Path, tmp_path: Path) -> None:
+    together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    for name, with_others in (("two", together), ("one", ())):
+        command = [sys.executable, *with_others, "-m", "understudy", "train", str(config)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+        command += ["--runs", str(tmp_path / name), "--threads", "1"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("trained waters") == 1
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["waters"]
+    two, one = (tmp_path / name / "waters" for name in ("two", "one"))
+    assert {p.relative_to(two) for p in two.rglob("*")} == {p.relative_to(one) for p in one.rglob("*")}
+    curves = [
+        [float(e["train"]) for e in csv.DictReader((f / "member-1/history.csv").read_text().splitlines())]
+        for f in (two, one)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    weights, expected = (load_run(folder).network.state_dict() for folder in (two, one))
+    for key, value in expected.items():
+        assert torch.allclose(weights[key], value, atol=2e-5), key
 
 
 def test_a_batch_is_shared_out_without_a_frame_lost_or_twice() -> None:

