@@ -28,6 +28,7 @@ BENCHMARKS = {
     "serving": Benchmark("speed", "benchmarks.serving:run", "the gateway beside other servers of the same graph"),
     "lattice_boltzmann": Benchmark("speed", "benchmarks.lattice_boltzmann:run", "creeping flow: exact checks, speed"),
     "training_speed": Benchmark("speed", "benchmarks.training_speed:run", "steps of training beside hippynn's"),
+    "large_images": Benchmark("speed", "benchmarks.large_images:run", "rock images in tiles: memory, time, seams"),
     "permeability": Benchmark("claims", "benchmarks.permeability:run", "rock images: errors, Berea, speed"),
     "force_training_cost": Benchmark(
         "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
