@@ -1,7 +1,8 @@
 """Images too large for one call, bit-packed through a whole gateway: memory beside the engine, time, and seams.
 
 The gateway and its caller are in this process, so that tracemalloc sees what both of them hold in Python and NumPy; what
-ONNX Runtime holds it does not see. UNDERSTUDY_MODEL_REPO names another repository, UNDERSTUDY_SIDES other sides.
+ONNX Runtime holds it does not see. UNDERSTUDY_MODEL_REPO and UNDERSTUDY_MODEL name another model, UNDERSTUDY_SIDES
+other sides.
 """
 
 import io
@@ -32,7 +33,7 @@ difference of the velocity in tiles from that of the whole image in one call, ov
 """
 SIDES: Final = tuple(int(side) for side in os.environ.get("UNDERSTUDY_SIDES", "128,256,512").split(","))
 WHOLE_UP_TO: Final = 128
-MODEL: Final = "permeability"
+MODEL: Final = os.environ.get("UNDERSTUDY_MODEL", "permeability")
 SEED: Final = 0
 _console: Final = Console()
 
