@@ -1,8 +1,7 @@
 """Images too large for one call, bit-packed through a whole gateway: memory beside the engine, time, and seams.
 
-The gateway and its caller are in this process, so that tracemalloc sees what both of them hold in Python and NumPy; what
-ONNX Runtime holds it does not see. UNDERSTUDY_MODEL_REPO and UNDERSTUDY_MODEL name another model, UNDERSTUDY_SIDES
-other sides.
+The gateway and its caller are in this process, so that tracemalloc sees what both of them hold in Python and NumPy, and
+not what ONNX Runtime holds. UNDERSTUDY_MODEL_REPO and UNDERSTUDY_MODEL name another model, UNDERSTUDY_SIDES sides.
 """
 
 import io

@@ -2,9 +2,11 @@
 
 import io
 import json
+import time
 import xml.etree.ElementTree as Xml
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import in_process
-from flow_model import publish_flow_model
+from flow_model import NAME, publish_flow_model
 from test_fields import NPY, PATH, blobs, npy
 from tiny import tiny_repository
 
@@ -134,6 +136,41 @@ def test_without_room_on_disk_it_says_so(repo: Path) -> None:
         assert (refused.status_code, refused.json()["code"]) == (507, "spool_full")
 
 
-def test_a_model_without_graphs_for_tiles_runs_whole_what_it_can(repo: Path, whole: httpx.Client) -> None:
-    refused = ask(whole, np.pad(blobs(), 12), axes="z")
-    assert refused.status_code in (200, 413)
+LARGE = blobs((64, 64, 48), 0.45)
+
+
+def test_others_are_answered_between_tiles(repo: Path, serve: Callable[[Settings], int]) -> None:
+    port = serve(Settings(model_repo=repo, workers=1, limits=TILED.model_copy(update={"whole_voxels": 10_000})))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0) as client, _stream(port, LARGE) as lines:
+        step = next(lines)["progress"]
+        while step["done"] < step["total"] // 2:  # tiles are under way
+            step = next(lines)["progress"]
+        assert ask(client, blobs(), axes="z").status_code == 200
+        left = [line["progress"]["done"] for line in lines if "progress" in line]
+        assert left[-1] - step["done"] > 5
+
+
+def test_who_leaves_is_worked_for_no_more(repo: Path, serve: Callable[[Settings], int]) -> None:
+    port = serve(Settings(model_repo=repo, workers=1, limits=TILED))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0) as client:
+        with _stream(port, LARGE) as lines:
+            next(lines)
+        deadline = time.monotonic() + 60.0
+        while _requests(client) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _requests(client)
+        assert ask(client, blobs((40, 24, 20), 0.45), axes="z").status_code == 200
+
+
+def _requests(client: httpx.Client) -> int:
+    """Requests under way on the model."""
+    told = {each["model"]: each for each in client.get("/v1/admin/models").json()["models"]}
+    return int(told[NAME]["versions"][0]["requests"])
+
+
+@contextmanager
+def _stream(port: int, image: np.ndarray) -> Iterator[Iterator[dict[str, Any]]]:
+    url, headers = f"http://127.0.0.1:{port}{PATH}", {**NPY, "Accept": "application/x-ndjson"}
+    query = {"voxel_size_um": 2.0, "axes": "z"}
+    with httpx.stream("POST", url, content=npy(image), headers=headers, params=query, timeout=120.0) as answer:
+        yield (json.loads(line) for line in answer.iter_lines())
