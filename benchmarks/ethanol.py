@@ -65,13 +65,19 @@ def parts_of(dataset: Dataset, frames: int, held_out: int, seed: int) -> Parts:
 
 
 def trained(
-    objective: ObjectiveFunction, parts: Parts, error: Error, epochs: int, seed: int, title: str
+    objective: ObjectiveFunction,
+    parts: Parts,
+    error: Error,
+    epochs: int,
+    seed: int,
+    title: str,
+    kind: HipNNConfig = NETWORK,
 ) -> tuple[HipNN, list[Epoch]]:
     """A new network of this seed, trained on one part; `error` on another part chooses its best epoch.
 
     Its sensitivities are fixed, so that networks can be stacked into a committee.
     """
-    network = fresh_member(NETWORK, seed)
+    network = fresh_member(kind, seed)
     config = FitConfig(
         schedule="cosine", learning_rate=2e-3, batch_size=16, max_epochs=epochs, termination_patience=epochs, seed=seed
     )

@@ -45,6 +45,7 @@ BENCHMARKS = {
     "atomic_energies": Benchmark(
         "claims", "benchmarks.atomic_energies:run", "a light student with and without its teachers' atomic energies"
     ),
+    "taught_molecules": Benchmark("claims", "benchmarks.taught_molecules:run", "the same of a molecule"),
     "active_learning": Benchmark(
         "claims", "benchmarks.active_learning:run", "active learning beside other ways to choose as many cells"
     ),
