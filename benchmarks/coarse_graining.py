@@ -1,10 +1,12 @@
 """Do force fields of beads carry over from one thermodynamic state to another, and does it help to see more than pairs?
 
 Each arm is trained at one state a and simulated at every state b, all on the frames of methanol-frames-small.yaml, with
-one cutoff and one prior:
+one cutoff and, but for one of them, one prior:
 
-    tensor   HIP-NN-TS, l = 2
-    pair     one pair force by least squares
+    tensor     HIP-NN-TS, l = 2
+    scalar     HIP-NN, l = 0: many beads at once, but no directions
+    no-prior   HIP-NN-TS, l = 2, without the repulsion
+    pair       one pair force by least squares
 
     D[a, b] = E_RDF of the arm trained at a and simulated at b, against the mapped atoms at b; likewise E_ADF and R2
     on  = mean of D[a, a],   off = mean of D[a, b] over b != a
@@ -48,10 +50,13 @@ from training.pipelines.coarse_graining import (
 
 CONFIG = Path("training/configs/methanol-cg-small.yaml")
 FOLDER = Path("runs/coarse_graining")
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
+PAIR, NO_PRIOR = "pair", "no-prior"
 ARMS: dict[str, dict[str, int]] = {
     "tensor": {"order": 2, "interaction_layers": 1},
-    "pair": {},
+    "scalar": {"order": 0, "interaction_layers": 1},
+    NO_PRIOR: {"order": 2, "interaction_layers": 1},
+    PAIR: {},
 }
 EPOCHS = 12  # one state has a quarter of the frames of four
 DYNAMICS = {"settling_ps": 2.0, "sampling_ps": 6.0, "frame_every_ps": 0.08, "step_fs": 8.0, "friction_per_ps": 2.0}
@@ -82,7 +87,7 @@ def run() -> Finding:
             "states": names,
             "noise_floor": {error: [n[error] for n in noise] for error in ERRORS},
             "arms": summaries,
-            "against_pair": against_pair(summaries["tensor"], summaries["pair"]),
+            "against_pair": {arm: against_pair(summaries[arm], summaries[PAIR]) for arm in ARMS if arm != PAIR},
             "cpu_seconds_of_training": {
                 arm: float(np.mean([r["cpu_seconds"] for r in results if r["arm"] == arm])) for arm in ARMS
             },
@@ -191,11 +196,12 @@ def _force_field(
         update={
             "data": config.data.model_copy(update={"states": [state], "every": 1}),
             "network": network,
+            "with_prior": arm != NO_PRIOR,
             "fit": config.fit.model_copy(update={"seed": seed, "max_epochs": EPOCHS, "termination_patience": EPOCHS}),
         }
     )
     liquid = liquid_of(own, frames)
-    if arm == "pair":
+    if arm == PAIR:
         return fit_pair(own, liquid).forces, 0.0
     folder = FOLDER / f"{arm}-{state.slug}-{seed}"
     if not (folder / "run.json").exists():
