@@ -1,9 +1,12 @@
 """Packed images: every part, every cluster and every distance as of the unpacked image."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from contract.packed import PackedImage, blocks_of, conducting_along, wall_distance_in
 from contract.voxels import pores_of, specific_surface, wall_distance
@@ -49,3 +52,23 @@ def test_distances_in_a_part_are_those_in_the_whole_however_wide_the_pores(
     packed, whole = PackedImage.of(image), wall_distance(image, axis)
     for block in blocks_of(image.shape, 24):
         np.testing.assert_array_equal(wall_distance_in(packed, axis, block, image[block]), whole[block])
+
+
+def test_memory_grows_with_the_bits_of_an_image_and_not_with_its_voxels() -> None:
+    def peak_mb(side: int) -> float:
+        image = PackedImage.of(np.tile(blobs(), (side // 32,) * 3))
+        tracemalloc.start()
+        conducting = conducting_along(image, (2,))[2]
+        conducting.surface  # noqa: B018 (what it takes is what is asked)
+        for block in blocks_of(image.shape, 32):
+            wall_distance_in(image, 2, block, conducting.block(block))
+        peak = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        return peak
+
+    assert peak_mb(160) - peak_mb(96) < 1.5  # a byte a voxel would be 3.2 MB more, a float 13 MB
+
+
+def blobs() -> np.ndarray:
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(32, 32, 32)), 1.5, mode="wrap")
+    return np.asarray(noise > np.quantile(noise, 0.6))
