@@ -160,6 +160,7 @@ class Calibration(_Part):
     scale: float = Field(
         ge=0, description="times the members' sample standard deviation: one calibrated standard deviation holds 68 %"
     )
+    floor: float = Field(0.0, ge=0, description="joined to the members' standard deviation as the root of both squares")
     half_width_95: float = Field(gt=0, description="calibrated standard deviations that hold 95 %")
     against: str = Field(description="what the answers were compared with")
     fitted_to: int = Field(gt=0, description="numbers the scale was fitted to; no weight was")

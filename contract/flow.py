@@ -1,7 +1,8 @@
 """An image to the tensors of a `field` graph, and the graph's answer back to the image.
 
 A graph sees the flow along its last axis, conducting pores alone, and lengths that are multiples of its divisor: solid
-is added at the high ends and cut off again.
+is added at the high ends and cut off again. Beside the distance to the wall, which tells what is near, it is given an
+estimate of the flow by conduction, which tells how everything is connected.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.conduction import conduct
 from contract.voxels import (
     Image,
     Pores,
@@ -35,6 +37,7 @@ class Geometry:
         porosity, connected_porosity: pores, and those that conduct, over all voxels.
         surface: faces between conducting pores and all else over all voxels, 1/voxel.
         length_scale: voxels, root of the mean over the conducting pores of (distance - 1/2)^2; 0 where none conduct.
+        solved: whether the equation of the estimate was, within its tolerance.
     """
 
     axis: int
@@ -44,6 +47,7 @@ class Geometry:
     connected_porosity: float
     surface: float
     length_scale: float
+    solved: bool = True
 
     @property
     def percolates(self) -> bool:
@@ -60,6 +64,8 @@ class FlowInputs:
         pores: which pores conduct along it; where none do there is nothing to ask.
         distance: float32 [X, Y, Z], voxels to the wall in the conducting pores, flow last, padded; and
         pore: float32, likewise, 1 in them.
+        estimate: float32, likewise, velocity by conduction (contract/conduction.py), voxel^2.
+        solved: whether the equation of the estimate was, within its tolerance.
         length_scale: voxels, root of the mean over them of (distance - 1/2)^2; 0 where none conduct.
     """
 
@@ -67,6 +73,8 @@ class FlowInputs:
     pores: Pores
     distance: NDArray[np.float32]
     pore: NDArray[np.float32]
+    estimate: NDArray[np.float32]
+    solved: bool
     length_scale: float
 
     @property
@@ -80,6 +88,7 @@ class FlowInputs:
             connected_porosity=self.pores.connected_porosity,
             surface=specific_surface(self.pores.conducting),
             length_scale=self.length_scale,
+            solved=self.solved,
         )
 
     @property
@@ -89,7 +98,7 @@ class FlowInputs:
 
     def tensors(self) -> Tensors:
         """A batch of one, see contract/signatures.py."""
-        return {"distance": self.distance[None], "pore": self.pore[None]}
+        return {"distance": self.distance[None], "pore": self.pore[None], "estimate": self.estimate[None]}
 
     def permeabilities(self, member_flow: NDArray[np.float64]) -> NDArray[np.float64]:
         """Each member's permeability, voxel^2 [M], from what the graph calls `member_flow` [M, 1]."""
@@ -107,6 +116,7 @@ def flow_inputs(image: Image, axis: int, divisor: int) -> FlowInputs:
     pores = pores_of(image, axis)
     distance = np.where(pores.conducting, wall_distance(image, axis), np.float32(0.0))
     scale = np.sqrt(length_scale_squared(distance, pores.conducting)) if pores.percolates else 0.0
-    fields = (distance, pores.conducting.astype(np.float32))
-    turned = [np.ascontiguousarray(padded(flow_last(f, axis), divisor)) for f in fields]
-    return FlowInputs(axis, pores, turned[0], turned[1], float(scale))
+    pore = flow_last(pores.conducting, axis)
+    estimate = conduct(pore)
+    fields = (flow_last(distance, axis), pore.astype(np.float32), estimate.velocity)
+    return FlowInputs(axis, pores, *(padded(field, divisor) for field in fields), estimate.solved, float(scale))

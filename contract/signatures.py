@@ -63,6 +63,7 @@ FIELD: Final = Signature(
     (
         TensorSpec("distance", "float32", ("B", "X", "Y", "Z"), "voxels to the nearest solid, the flow along Z"),
         TensorSpec("pore", "float32", ("B", "X", "Y", "Z"), "1 in the pores that conduct, 0 elsewhere"),
+        TensorSpec("estimate", "float32", ("B", "X", "Y", "Z"), "voxel^2, velocity by conduction, 0 out of the pores"),
     ),
     (
         TensorSpec("velocity", "float32", ("B", "X", "Y", "Z"), "voxel^2, along Z times viscosity over driving force"),
@@ -76,6 +77,7 @@ FIELD_COARSE: Final = Signature(
     (
         TensorSpec("distance", "float32", (1, "X", "Y", "Z"), "of FIELD, times pore, mean over blocks of 2x2x2"),
         TensorSpec("pore", "float32", (1, "X", "Y", "Z"), "of FIELD, likewise"),
+        TensorSpec("relative", "float32", (1, "X", "Y", "Z"), "log(1 + estimate / its mean over the pores), likewise"),
     ),
     (
         TensorSpec("coarse", "float32", ("M", "X", "Y", "Z"), "each member's answer of every scale but the finest"),
@@ -87,14 +89,13 @@ FIELD_COARSE: Final = Signature(
 FIELD_FINEST: Final = Signature(
     (
         TensorSpec("distance", "float32", (1, "X", "Y", "Z"), "of FIELD in a tile and around it; 0 out of the pores"),
+        TensorSpec("relative", "float32", (1, "X", "Y", "Z"), "log(1 + estimate / its mean over the pores), likewise"),
         TensorSpec("counted", "float32", (1, "X", "Y", "Z"), "1 in the tile, 0 around it"),
         TensorSpec("coarse", "float32", ("M", "X", "Y", "Z"), "of FIELD_COARSE, at half these lengths"),
         TensorSpec("moments", "float32", _MOMENTS, "mean and variance over the image of each layer's channels"),
     ),
     (
-        TensorSpec(
-            "velocity", "float32", ("M", "X", "Y", "Z"), "of each member, over the image's squared length scale"
-        ),
+        TensorSpec("ratio", "float32", ("M", "X", "Y", "Z"), "velocity of each member over the estimate"),
         TensorSpec("sums", "float64", _MOMENTS, "of each layer's channels and of their squares where counted"),
     ),
 )

@@ -69,6 +69,7 @@ class TiledFlow:
 
     Args:
         distance: float32 [X, Y, Z], voxels to the wall in the conducting pores, 0 elsewhere; padded, flow along Z.
+        estimate: float32 [X, Y, Z], velocity by conduction, likewise.
         length: of a tile.
         keep_field: whether the velocity is wanted.
         room: for what is as large as the image, or half as long.
@@ -79,16 +80,18 @@ class TiledFlow:
         member_flow: float64 [M, 1], each member's sum over the voxels; both complete after the last pass.
     """
 
-    def __init__(self, distance: NDArray[np.float32], length: int, keep_field: bool, room: Room) -> None:
+    def __init__(
+        self, distance: NDArray[np.float32], estimate: NDArray[np.float32], length: int, keep_field: bool, room: Room
+    ) -> None:
         self.tiles = tiles_of(distance.shape, length)
         self.flux = np.zeros(distance.shape[2])
         self.member_flow = np.zeros((0, 1))
         self.velocity = room(distance.shape) if keep_field else None
-        self._distance, self._room = distance, room
+        self._distance, self._estimate, self._room = distance, estimate, room
         self._coarse = np.zeros((0, 0, 0, 0), np.float32)
         self._moments, self._sums = np.zeros((0, 0, 0, 2), np.float32), np.zeros((0, 0, 0, 2))
         self._settled = 0
-        self._scale = 0.0
+        self._mean_estimate = 1.0
 
     @property
     def passes(self) -> int:
@@ -96,18 +99,16 @@ class TiledFlow:
         return self._moments.shape[1] + 1
 
     def coarse_tensors(self) -> Tensors:
-        """Inputs of FIELD_COARSE; meanwhile the image's length scale is found."""
+        """Inputs of FIELD_COARSE, after the mean of the estimate has been found."""
+        total = sum(float(self._estimate[tile.inner].sum(dtype=np.float64)) for tile in self.tiles)
+        count = sum(int(np.count_nonzero(self._distance[tile.inner])) for tile in self.tiles)
+        self._mean_estimate = total / max(count, 1)
         half = tuple(n // 2 for n in self._distance.shape)
-        distance, pore = self._room(half), self._room(half)
-        total, count = 0.0, 0
+        distance, pore, relative = self._room(half), self._room(half), self._room(half)
         for tile in self.tiles:
             part, at = self._distance[tile.inner], _halved(tile.inner)
-            pores = part > 0.0
-            distance[at], pore[at] = _pooled(part), _pooled(pores)
-            total += float(((part[pores].astype(np.float64) - 0.5) ** 2).sum())
-            count += int(pores.sum())
-        self._scale = total / max(count, 1)
-        return {"distance": distance[None], "pore": pore[None]}
+            distance[at], pore[at], relative[at] = map(_pooled, (part, part > 0.0, self._relative(tile.inner)))
+        return {"distance": distance[None], "pore": pore[None], "relative": relative[None]}
 
     def take_coarse(self, outputs: Mapping[str, NDArray[Any]]) -> None:
         """Outputs of FIELD_COARSE."""
@@ -123,6 +124,7 @@ class TiledFlow:
         counted[0][tile.cut] = 1.0
         return {
             "distance": np.ascontiguousarray(self._distance[tile.outer])[None],
+            "relative": self._relative(tile.outer)[None],
             "counted": counted,
             "coarse": np.ascontiguousarray(self._coarse[(slice(None), *_halved(tile.outer))]),
             "moments": self._moments,
@@ -133,7 +135,7 @@ class TiledFlow:
         if self._settled < self._moments.shape[1]:
             self._sums += outputs["sums"]
             return
-        velocity = outputs["velocity"][(slice(None), *tile.cut)] * np.float32(self._scale)
+        velocity = outputs["ratio"][(slice(None), *tile.cut)] * self._estimate[tile.inner]
         self.member_flow[:, 0] += velocity.sum(axis=(1, 2, 3), dtype=np.float64)
         mean = velocity.mean(axis=0)
         self.flux[tile.inner[2]] += mean.sum(axis=(0, 1), dtype=np.float64)
@@ -148,6 +150,10 @@ class TiledFlow:
             self._moments[:, self._settled] = np.stack([mean, np.maximum(0.0, square - mean**2)], axis=-1)
             self._sums = np.zeros(self._moments.shape)
             self._settled += 1
+
+    def _relative(self, block: Block) -> NDArray[np.float32]:
+        """What the networks see of the estimate in a part."""
+        return np.log1p(np.maximum(self._estimate[block], 0.0) / np.float32(self._mean_estimate))
 
 
 def _block(sides: Any) -> Block:

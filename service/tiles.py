@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.conduction import conduct
 from contract.flow import Geometry
 from contract.packed import PackedImage, blocks_of, conducting_along, wall_distance_in
 from contract.tiles import COARSE, FINEST, Block, Tile, TiledFlow
+from contract.voxels import flow_last
 from service.families.field import FlowPrediction
 from service.lanes import Terms
 from service.models import FieldModel
@@ -87,8 +89,11 @@ class TiledQuestion:
         for block in blocks_of(self.image.shape, self.length):
             squares += await self._apart(self._prepare, axis, conducting, block, distance)
             steps.step()
-        flow = TiledFlow(distance, self.length, self.keep_field, self.scratch.room)
-        geometry = self._geometry(axis, conducting, math.sqrt(squares / conducting.count))
+        estimate = self.scratch.room(distance.shape)
+        solved = await self._apart(self._estimate, axis, conducting, estimate)
+        steps.step()
+        flow = TiledFlow(distance, estimate, self.length, self.keep_field, self.scratch.room)
+        geometry = self._geometry(axis, conducting, math.sqrt(squares / conducting.count), solved)
         await self._run(flow, steps, deadline)
         velocity = None if flow.velocity is None else _as_image(flow.velocity, geometry)
         flux = flow.flux[: geometry.shape[axis]]
@@ -135,17 +140,25 @@ class TiledQuestion:
         self.scratch.let_go()
         return float(((part[where].astype(np.float64) - 0.5) ** 2).sum())
 
+    def _estimate(self, axis: int, conducting: PackedImage, estimate: NDArray[np.float32]) -> bool:
+        """Velocity by conduction, the flow last; whether it was solved. The one thing that no tile can do by itself."""
+        found = conduct(flow_last(conducting.unpacked(), axis))
+        x, y, z = found.velocity.shape
+        estimate[:x, :y, :z] = found.velocity
+        self.scratch.let_go()
+        return found.solved
+
     def _steps(self, axis: int) -> int:
         blocks, tiles = (
             math.prod(-(-n // self.length) for n in shape) for shape in (self.image.shape, self._padded(axis))
         )
-        return blocks + 1 + self.model.passes * tiles
+        return blocks + 2 + self.model.passes * tiles
 
     def _padded(self, axis: int) -> tuple[int, ...]:
         divisor = self.model.card.divisor
         return tuple(n + -n % divisor for n in _flow_last(self.image.shape, axis))
 
-    def _geometry(self, axis: int, conducting: PackedImage, length_scale: float) -> Geometry:
+    def _geometry(self, axis: int, conducting: PackedImage, length_scale: float, solved: bool = True) -> Geometry:
         return Geometry(
             axis=axis,
             shape=self.image.shape,
@@ -154,6 +167,7 @@ class TiledQuestion:
             connected_porosity=conducting.porosity,
             surface=conducting.surface,
             length_scale=length_scale,
+            solved=solved,
         )
 
     async def _apart(self, work: Callable[..., Any], *arguments: Any) -> Any:

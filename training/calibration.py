@@ -49,6 +49,41 @@ def calibrate(
     )
 
 
+def conformal(
+    fitted: tuple[NDArray[np.float64], NDArray[np.float64]],
+    tested: tuple[NDArray[np.float64], NDArray[np.float64]],
+    against: str = LABELS,
+) -> Calibration:
+    """A calibration that assumes no law, for errors that members may share: quantiles of held-out errors.
+
+    The members' spread is joined with its median over the held-out data, so that members which agree by chance promise
+    no exact answer. With n of them, the quantile of a share p is the ceil((n + 1) p)-th smallest score (split conformal
+    prediction: Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018)).
+
+    Args:
+        fitted: errors and members' standard deviations that the quantiles are taken of, as for `calibrate`.
+        tested: likewise, as for `calibrate`.
+        against: what the answers were compared with.
+    """
+    floor = float(np.median(fitted[1]))
+    ranked = np.sort(np.abs(scores(fitted[0], np.hypot(fitted[1], floor))))
+    one, two = (float(ranked[min(ranked.size, int(np.ceil((ranked.size + 1) * p))) - 1]) for p in NOMINAL)
+    error, std = tested
+    found = np.abs(scores(error, one * np.hypot(std, floor)))
+    return Calibration(
+        scale=one,
+        floor=floor,
+        half_width_95=two / one,
+        against=against,
+        fitted_to=ranked.size,
+        coverage=[
+            Coverage(nominal=level, observed=float(np.mean(found <= width)), count=error.size)
+            for level, width in zip(NOMINAL, (1.0, two / one), strict=True)
+        ],
+        rank_correlation=rank_correlation(error, std),
+    )
+
+
 def calibration_scale(error: NDArray[np.float64], std: NDArray[np.float64]) -> float:
     """The c for which c * std holds 68 % of the errors (prediction minus reference, in the same unit)."""
     return float(np.quantile(np.abs(scores(error, std)), ONE_SIGMA))

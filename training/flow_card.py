@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from contract.card import FieldCard
 from training.flow_evaluation import load_tables, log_error, log_spread
 from training.model_card import metrics_table, table
@@ -23,7 +25,8 @@ def write_flow_card(card: FieldCard, run: Path, folder: Path) -> None:
     (folder / "slices.png").write_bytes((run / "slices.png").read_bytes())
     if committee is not None:
         test = tables["test"]
-        spread = Spread("log permeability", "1", log_error(test), log_spread(test), committee.scale)
+        std = np.hypot(log_spread(test), committee.floor)
+        spread = Spread("log permeability", "1", log_error(test), std, committee.scale)
         (folder / "calibration.svg").write_text(calibration([spread], card.committee.members))
     (folder / "MODEL_CARD.md").write_text("\n\n".join(_paragraphs(card)) + "\n")
 
@@ -92,8 +95,9 @@ def _uncertainty(card: FieldCard) -> Iterable[str]:
         return
     held = ", ".join(f"{c.observed:.0%} of {c.count} within the {c.nominal:.0%} interval" for c in calibrated.coverage)
     yield (
-        f"{card.committee.members} members. The interval of an answer is the members' standard deviation of log k "
-        f"times {calibrated.scale:.3g}, fitted on {calibrated.fitted_to} validation images, times "
-        f"{calibrated.half_width_95:.2f} for 95 %. On the test part: {held}."
+        f"{card.committee.members} members. The interval of an answer is the members' standard deviation of log k, "
+        f"joined with {calibrated.floor:.3g} as the root of both squares, times {calibrated.scale:.3g}, and times "
+        f"{calibrated.half_width_95:.2f} for 95 %: quantiles of the errors on {calibrated.fitted_to} validation "
+        f"images. On the test part: {held}."
     )
     yield "![calibration](calibration.svg)"

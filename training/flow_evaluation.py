@@ -3,6 +3,8 @@
 Kozeny-Carman   k = phi^3 / (c S^2), phi connected porosity, S pore surface over bulk volume, c fitted
 regression      ridge of log k on the logarithms of porosity, surface, and moments of the distance to the wall
 parabola        the field a (d - 1/2)^2 of the distance d to the wall, a fitted
+conduction      the estimate that the networks add to (contract/conduction.py), times a fitted factor; and with the
+                logarithm of the estimate as one more feature of the regression
 mean            one value for all
 Each is fitted in log k on the training part; the ridge's strength is chosen on the validation part.
 """
@@ -19,11 +21,12 @@ from contract.card import Comparison, Metric
 Array = NDArray[np.float64]
 Table = Mapping[str, NDArray[Any]]
 
-FLOOR: Final = 1e-4
+FLOOR: Final = 1e-6
 """voxel^2: a permeability below it, or below zero, counts as so much."""
 RIDGES: Final = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 MEAN: Final = "mean predictor"
 _FEATURES: Final = ("porosity", "connected_porosity", "surface", "mean_distance", "scale_squared", "parabola")
+_WITH_CONDUCTION: Final = (*_FEATURES, "conduction")
 
 
 def load_tables(folder: Path) -> dict[str, dict[str, NDArray[Any]]]:
@@ -56,7 +59,9 @@ def baselines(tables: Mapping[str, Table], part: str = "test") -> dict[str, Arra
     train, other = tables["train"], tables[part]
     log_k = np.log(train["permeability"])
     return {
-        "regression": np.exp(_ridge(tables, other)),
+        "conduction": _scaled(train["conduction"], log_k) * other["conduction"],
+        "regression with conduction": np.exp(_ridge(tables, other, _WITH_CONDUCTION)),
+        "regression": np.exp(_ridge(tables, other, _FEATURES)),
         "Kozeny-Carman": _scaled(_kozeny(train), log_k) * _kozeny(other),
         "local parabola": _scaled(train["parabola"], log_k) * other["parabola"],
         MEAN: np.full(len(other["permeability"]), np.exp(log_k.mean())),
@@ -109,26 +114,21 @@ def _scaled(shape: Array, log_k: Array) -> float:
     return float(np.exp(np.mean(log_k - np.log(shape))))
 
 
-def _ridge(tables: Mapping[str, Table], other: Table) -> Array:
+def _ridge(tables: Mapping[str, Table], other: Table, features: Sequence[str]) -> Array:
     train, valid = tables["train"], tables["valid"]
-    x, mean, width = _standardised(train)
-    log_k = np.log(train["permeability"])
+    log_k, logs = np.log(train["permeability"]), _logs(train, features)
+    mean, width = logs.mean(axis=0), logs.std(axis=0) + 1e-12
+    x = (logs - mean) / width
 
     def fitted(strength: float) -> Array:
         return np.asarray(np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ (log_k - log_k.mean())))
 
     def said(weights: Array, table: Table) -> Array:
-        return np.asarray((_logs(table) - mean) / width @ weights + log_k.mean())
+        return np.asarray((_logs(table, features) - mean) / width @ weights + log_k.mean())
 
     errors = [np.mean((said(fitted(r), valid) - np.log(valid["permeability"])) ** 2) for r in RIDGES]
     return said(fitted(RIDGES[int(np.argmin(errors))]), other)
 
 
-def _standardised(table: Table) -> tuple[Array, Array, Array]:
-    logs = _logs(table)
-    mean, width = logs.mean(axis=0), logs.std(axis=0) + 1e-12
-    return (logs - mean) / width, mean, width
-
-
-def _logs(table: Table, names: Sequence[str] = _FEATURES) -> Array:
+def _logs(table: Table, names: Sequence[str]) -> Array:
     return np.asarray(np.log(np.stack([table[name] for name in names], axis=1)))

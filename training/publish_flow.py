@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contract.card import (
     BatchingCurve,
     BatchPoint,
+    Calibration,
     Check,
     Committee,
     DataSource,
@@ -25,7 +26,7 @@ from contract.card import (
 from contract.flow import flow_inputs
 from contract.repository import ModelRepository, describe_files
 from contract.units import FIELD_SIGNS, FIELD_UNITS
-from training.calibration import calibrate, calibration_scale
+from training.calibration import conformal
 from training.checkpoint import read_json
 from training.errors import NotReady
 from training.export.flow import export_flow
@@ -139,7 +140,7 @@ def _card(
         ),
         metrics=test_metrics(tables),
         compared_with=comparisons(tables),
-        committee=_committee(tables, config.members),
+        committee=Committee(members=config.members, log_permeability=_calibration(tables)),
         training=Training(
             pipeline=config.pipeline,
             config_sha256=record["config_sha256"],
@@ -164,7 +165,8 @@ def _domain(tables: Mapping[str, Table], train: Sequence[Label]) -> FlowDomain:
     table, valid = tables["train"], tables["valid"]
     lengths = [length for label in train for length in label.image.shape]
     scale, porosity = np.sqrt(table["scale_squared"]), table["porosity"]
-    spread = _calibrated_spread(tables)
+    calibration = _calibration(tables)
+    spread = calibration.scale * np.hypot(log_spread(valid), calibration.floor)
     inside, outside = (float(np.quantile(spread, q)) for q in _QUANTILES)
     return FlowDomain(
         porosity=(float(porosity.min()), float(porosity.max())),
@@ -181,17 +183,10 @@ def _domain(tables: Mapping[str, Table], train: Sequence[Label]) -> FlowDomain:
     )
 
 
-def _calibrated_spread(tables: Mapping[str, Table]) -> NDArray[np.float64]:
-    """Standard deviations of log k of the validation part as the service will give them."""
-    valid = tables["valid"]
-    return calibration_scale(log_error(valid), log_spread(valid)) * log_spread(valid)
-
-
-def _committee(tables: Mapping[str, Table], members: int) -> Committee:
-    """The scale of the spread of log k from the validation part, its coverage on the test part."""
+def _calibration(tables: Mapping[str, Table]) -> Calibration:
+    """Of log k: fitted to the validation part, tried on the test part."""
     valid, test = ((log_error(tables[p]), log_spread(tables[p])) for p in ("valid", "test"))
-    against = "lattice-Boltzmann permeabilities"
-    return Committee(members=members, log_permeability=calibrate(valid, test, members, against))
+    return conformal(valid, test, "lattice-Boltzmann permeabilities")
 
 
 def _source(record: Mapping[str, Any], tables: Mapping[str, Table]) -> DataSource:
@@ -218,7 +213,7 @@ def _cost(engine: Engine, divisor: int) -> BatchingCurve:
         times = []
         for _ in range(_ROUNDS):
             begun = time.perf_counter()
-            engine({"distance": 2.0 * pore, "pore": pore})
+            engine({"distance": 2.0 * pore, "pore": pore, "estimate": pore})
             times.append(1e3 * (time.perf_counter() - begun))
         points.append(BatchPoint(slots=length**3, milliseconds=round(min(times), 3)))
     runtime = f"onnxruntime {onnxruntime.__version__}"

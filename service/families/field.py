@@ -18,7 +18,7 @@ from service.trust import Domain, Verdict
 
 Tensors = dict[str, NDArray[Any]]
 
-FLOOR: Final = 1e-4
+FLOOR: Final = 1e-6
 """voxel^2: a member's permeability below it counts as so much in the spread of the logarithm."""
 NEARLY: Final = 1.25
 LARGER: Final = 4.0
@@ -187,7 +187,8 @@ class FlowFamily:
         calibrated = self.card.committee.log_permeability
         if calibrated is None or len(members) < 2:
             return None
-        return calibrated.scale * float(np.log(np.maximum(FLOOR, members)).std(ddof=1))
+        spread = float(np.log(np.maximum(FLOOR, members)).std(ddof=1))
+        return calibrated.scale * math.hypot(spread, calibrated.floor)
 
 
 def judge(domain: FlowDomain, geometry: Geometry, log_std: float | None) -> Domain:
@@ -196,6 +197,7 @@ def judge(domain: FlowDomain, geometry: Geometry, log_std: float | None) -> Doma
         _within("porosity", geometry.porosity, domain.porosity, ""),
         _within("the pores' mean width", geometry.length_scale, domain.length_scale_voxels, " voxels"),
         _large_enough(geometry, domain),
+        _solved(geometry),
         _agreed(log_std, domain),
     ]
     verdicts = [verdict for verdict, _ in found]
@@ -217,6 +219,15 @@ def _large_enough(geometry: Geometry, domain: FlowDomain) -> tuple[str, str]:
         return "in", ""
     text = "x".join(map(str, shape))
     return "edge", f"the image has {text} voxels; trained on sides of {low} to {high}."
+
+
+def _solved(geometry: Geometry) -> tuple[str, str]:
+    if geometry.solved:
+        return "in", ""
+    return (
+        "edge",
+        "the ways through are so winding that the estimate beneath the networks was cut short: k is too large.",
+    )
 
 
 def _agreed(log_std: float | None, domain: FlowDomain) -> tuple[str, str]:

@@ -80,7 +80,7 @@ def _warmed(stored: StoredModel, family: FlowFamily, runners: dict[str, Runner])
         sample = family.encode(image, 2, keep_field=True)
         whole = family.decode(runners[MEAN](family.collate([sample])), sample)
         if len(runners) == 3 and whole.velocity is not None:
-            flow = TiledFlow(sample.inputs.distance, family.card.divisor, True, _in_memory)
+            flow = TiledFlow(sample.inputs.distance, sample.inputs.estimate, family.card.divisor, True, _in_memory)
             flow.take_coarse(runners[COARSE](flow.coarse_tensors()))
             passes = flow.passes
             for _ in range(passes):

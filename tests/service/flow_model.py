@@ -1,6 +1,6 @@
-"""A tiny real model of flow: two members whose velocity is a parabola of the distance to the wall, as an ONNX graph.
+"""A tiny real model of flow, as ONNX graphs: two members that make the estimate by conduction into more of a parabola.
 
-u_m = a_m (d - 1/2)^2 in the pores, 0 elsewhere
+u_m = a_m estimate (d - 1/2)^2 / s of the distance d to the wall, s the mean of (d - 1/2)^2 over the pores
 """
 
 from datetime import date
@@ -26,7 +26,9 @@ MEMBERS = (2, "x", "y", "z")
 def parabola(image: Image, axis: int) -> float:
     """The permeability that the model says, voxel^2."""
     inputs = flow_inputs(image, axis, 1)
-    return float(np.mean(AMPLITUDES) * (inputs.pore * (inputs.distance - 0.5) ** 2).sum() / image.size)
+    shape = inputs.pore * (inputs.distance - 0.5) ** 2
+    ratio = np.mean(AMPLITUDES) * shape / (shape.sum() / inputs.pore.sum())
+    return float((ratio * inputs.estimate).sum() / image.size)
 
 
 def publish_flow_model(root: Path, staging: Path, version: str = "1", times: float = 1.0) -> None:
@@ -49,14 +51,19 @@ def _graph(times: float) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Sub", ["distance", "half"], ["depth"]),
         helper.make_node("Mul", ["depth", "depth"], ["square"]),
-        helper.make_node("Mul", ["square", "pore"], ["shape"]),
+        helper.make_node("Mul", ["square", "pore"], ["parabola"]),
+        helper.make_node("ReduceSum", ["parabola", "axes"], ["parabolas"], keepdims=1),
+        helper.make_node("ReduceSum", ["pore", "axes"], ["pores"], keepdims=1),
+        helper.make_node("Div", ["parabolas", "pores"], ["s"]),
+        helper.make_node("Div", ["parabola", "s"], ["relative"]),
+        helper.make_node("Mul", ["relative", "estimate"], ["shape"]),
         helper.make_node("Mul", ["shape", "mean"], ["velocity"]),
         helper.make_node("Cast", ["shape"], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("ReduceSum", ["wide", "axes"], ["total"], keepdims=0),
         helper.make_node("Mul", ["a", "total"], ["member_flow"]),
     ]
     grid = ["B", "X", "Y", "Z"]
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, grid) for n in ("distance", "pore")]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, grid) for n in ("distance", "pore", "estimate")]
     outputs = [
         helper.make_tensor_value_info("velocity", TensorProto.FLOAT, grid),
         helper.make_tensor_value_info("member_flow", TensorProto.DOUBLE, ["M", "B"]),
@@ -77,7 +84,9 @@ def _coarse_graph() -> onnx.ModelProto:
         helper.make_node("Mul", ["any", "none"], ["coarse"]),
         helper.make_node("Identity", ["first"], ["moments"]),
     ]
-    return _made(nodes, weights, {"distance": GRID, "pore": GRID}, {"coarse": MEMBERS, "moments": (2, 1, 2, 2)})
+    return _made(
+        nodes, weights, {"distance": GRID, "pore": GRID, "relative": GRID}, {"coarse": MEMBERS, "moments": (2, 1, 2, 2)}
+    )
 
 
 def _finest_graph(times: float) -> onnx.ModelProto:
@@ -121,10 +130,10 @@ def _finest_graph(times: float) -> onnx.ModelProto:
         helper.make_node("Mul", ["shape", "over"], ["scaled"]),
         helper.make_node("ReduceMean", ["coarse", "all"], ["none"]),
         helper.make_node("Add", ["scaled", "none"], ["sum"]),
-        helper.make_node("Mul", ["sum", "a"], ["velocity"]),
+        helper.make_node("Mul", ["sum", "a"], ["ratio"]),
     ]
-    inputs = {"distance": GRID, "counted": GRID, "coarse": MEMBERS, "moments": (2, 1, 2, 2)}
-    return _made(nodes, weights, inputs, {"velocity": MEMBERS, "sums": (2, 1, 2, 2)})
+    inputs = {"distance": GRID, "relative": GRID, "counted": GRID, "coarse": MEMBERS, "moments": (2, 1, 2, 2)}
+    return _made(nodes, weights, inputs, {"ratio": MEMBERS, "sums": (2, 1, 2, 2)})
 
 
 def _made(

@@ -14,7 +14,8 @@ from training.flow_evaluation import baselines, load_tables, permeability_metric
 from training.gate.engines import onnx_engine
 from training.gate.errors import Refused
 from training.gate.flow import FlowSubmission, examine_flow
-from training.networks.msnet import MSNet, MSNetConfig
+from training.networks.msnet import MSNetConfig
+from training.networks.permeability import PermeabilityCommittee
 from training.pipelines.errors import NotEnoughLabels
 from training.pipelines.permeability import (
     SYMMETRIES,
@@ -38,7 +39,7 @@ FAMILIES = ("packs", "overlapping", "blobs", "fractures")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("campaign")
     images = dict.fromkeys(FAMILIES, 5)
-    config = PermeabilityConfig(name="toy", length=16, images=images, porosity=(0.4, 0.6), seed=4)
+    config = PermeabilityConfig(name="toy", lengths=(16,), images=images, porosity=(0.4, 0.6), seed=4)
     sample_permeability(config, folder)
     return folder
 
@@ -120,7 +121,7 @@ def test_an_interrupted_member_goes_on_to_the_same_weights(config: PermeabilityT
 
     def trained(folder: Path) -> torch.nn.Module:
         torch.manual_seed(0)
-        network = MSNet(config.network)
+        network = PermeabilityCommittee.of(config.network, 2, 1.0, 1.0).networks[0]
         fit_member(network, images, Scales.of(images, 0.3), how, 0, folder)
         return network
 

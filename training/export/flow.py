@@ -26,12 +26,12 @@ def export_flow(committee: PermeabilityCommittee, folder: Path) -> None:
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             committee,
-            (3.0 * pore, pore),
+            (3.0 * pore, pore, 0.5 * pore),
             dynamo=True,
             opset_version=OPSET,
             input_names=[spec.name for spec in FIELD.inputs],
             output_names=[spec.name for spec in FIELD.outputs],
-            dynamic_shapes=(shapes, shapes),
+            dynamic_shapes=(shapes, shapes, shapes),
             verbose=False,
         )
     save_onnx(program, FIELD, folder / "model.onnx")

@@ -32,9 +32,9 @@ class CoarseScales(nn.Module):
         zeros = torch.zeros(len(committee.networks), layers, channels)
         self.register_buffer("moments", torch.stack([zeros, zeros + 1.0], dim=-1))
 
-    def forward(self, distance: Tensor, pore: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, distance: Tensor, pore: Tensor, relative: Tensor) -> tuple[Tensor, Tensor]:
         """Tensors of contract.signatures.FIELD_COARSE."""
-        features = (distance / self.committee.mean_distance).unsqueeze(1)
+        features = torch.stack([distance / self.committee.mean_distance, relative], dim=1)
         answers = [_coarse(network, features, pore.unsqueeze(1)) for network in self.committee.networks]
         return torch.cat([answer.squeeze(1) for answer in answers]), 1.0 * self.moments
 
@@ -46,17 +46,20 @@ class FinestScale(nn.Module):
         super().__init__()
         self.committee = committee
 
-    def forward(self, distance: Tensor, counted: Tensor, coarse: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, distance: Tensor, relative: Tensor, counted: Tensor, coarse: Tensor, moments: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Tensors of contract.signatures.FIELD_FINEST."""
         pore = (distance > 0.0).to(distance.dtype).unsqueeze(1)
-        features, spread = (distance / self.committee.mean_distance).unsqueeze(1), mask(pore, pyramid(pore, 2)[0])
-        velocities, sums = [], []
+        features = torch.stack([distance / self.committee.mean_distance, relative], dim=1)
+        spread = mask(pore, pyramid(pore, 2)[0])
+        ratios, sums = [], []
         for m, network in enumerate(self.committee.networks):
             above = spread * upsampled(coarse[m : m + 1].unsqueeze(1))
             answer, found = _normalised(network.finest, torch.cat([features, above], dim=1), moments[m], counted)
-            velocities.append(((answer + above) * pore).squeeze(1))
+            ratios.append((self.committee.factor * (1.0 + answer + above) * pore).squeeze(1))
             sums.append(found)
-        return torch.cat(velocities), torch.stack(sums)
+        return torch.cat(ratios), torch.stack(sums)
 
 
 def export_tiles(committee: PermeabilityCommittee, folder: Path) -> None:
@@ -71,11 +74,12 @@ def export_tiles(committee: PermeabilityCommittee, folder: Path) -> None:
     half = committee.config.divisor // 2
     coarse, finest = CoarseScales(committee), FinestScale(committee)
     pore = torch.rand(1, 2 * half, 3 * half, 4 * half)
-    _write(coarse, (3.0 * pore, pore), {"distance": half, "pore": half}, FIELD_COARSE, folder / "model_coarse.onnx")
+    sizes = {"distance": half, "pore": half, "relative": half}
+    _write(coarse, (3.0 * pore, pore, 0.5 * pore), sizes, FIELD_COARSE, folder / "model_coarse.onnx")
     distance = torch.ones(1, 4, 6, 8)
     answers = torch.rand(len(committee.networks), 2, 3, 4)
-    example = (distance, torch.ones_like(distance), answers, coarse.moments)
-    sizes = {"distance": 2, "counted": 2, "coarse": 1}
+    example = (distance, 0.5 * distance, torch.ones_like(distance), answers, coarse.moments)
+    sizes = {"distance": 2, "relative": 2, "counted": 2, "coarse": 1}
     _write(finest, example, sizes, FIELD_FINEST, folder / "model_finest.onnx")
 
 

@@ -187,7 +187,7 @@ def _shapes(submission: FlowSubmission) -> list[FlowInputs]:
 @torch.no_grad()
 def _parity(submission: FlowSubmission, inputs: FlowInputs) -> float:
     tensors: Arrays = inputs.tensors()
-    velocity, flow = submission.committee(*(torch.from_numpy(tensors[name]) for name in ("distance", "pore")))
+    velocity, flow = submission.committee(*map(torch.from_numpy, tensors.values()))
     got = submission.engine(tensors)
     return _worst([_apart(got["velocity"], velocity.numpy()), _apart(got["member_flow"], flow.numpy())])
 

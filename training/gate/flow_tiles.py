@@ -22,7 +22,7 @@ def tiles_are_whole(folder: Path, whole: Engine, image: Image, divisor: int) -> 
     inputs = flow_inputs(image, 2, divisor)
     velocity = whole(inputs.tensors())["velocity"][0]
     length = divisor * max(1, max(velocity.shape) // (2 * divisor))
-    flow = TiledFlow(inputs.distance, length, True, lambda shape: np.empty(shape, np.float32))
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
     flow.take_coarse(coarse(flow.coarse_tensors()))
     for _ in range(flow.passes):
         for tile in flow.tiles:

@@ -27,6 +27,7 @@ class MSNetConfig(BaseModel):
 
     scales: int = Field(4, ge=1)
     filters: int = Field(2, ge=1, description="width at the finest scale; four times as many a scale coarser")
+    features: int = Field(1, ge=1, description="channels of the input")
     dimensions: Literal[2, 3] = 3
 
     def width(self, scale: int) -> int:
@@ -70,6 +71,11 @@ class ScaleNetwork(nn.Module):
             layers.append(nn.CELU())
         self.body = nn.Sequential(*layers, convolution(width, 1, 1))
 
+    @property
+    def last(self) -> nn.Conv3d | nn.Conv2d:
+        """The linear convolution to a single channel."""
+        return cast(nn.Conv3d | nn.Conv2d, self.body[-1])
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, ...] to [B, 1, ...]."""
         out: Tensor = self.body(x)
@@ -83,7 +89,7 @@ class MSNet(nn.Module):
         super().__init__()
         self.config = config
         self.networks = nn.ModuleList(
-            ScaleNetwork(1 if s == 0 else 2, config.width(s), config.dimensions) for s in range(config.scales)
+            ScaleNetwork(config.features + (s > 0), config.width(s), config.dimensions) for s in range(config.scales)
         )
 
     @property
@@ -91,12 +97,17 @@ class MSNet(nn.Module):
         """The network of the finest scale."""
         return cast(ScaleNetwork, self.networks[-1])
 
+    @property
+    def scale_networks(self) -> list[ScaleNetwork]:
+        """Coarsest first."""
+        return cast(list[ScaleNetwork], list(self.networks))
+
     def forward(self, features: Tensor, pore: Tensor) -> Answers:
         """The velocity's component along the last axis, in the unit of the targets.
 
         Args:
-            features: of the finest scale, [B, 1, ...], such as the distance to the wall; 0 in the solid.
-            pore: 1 in the pores and 0 in the solid, likewise shaped.
+            features: of the finest scale, [B, C, ...], such as the distance to the wall; 0 in the solid.
+            pore: 1 in the pores and 0 in the solid, [B, 1, ...].
 
         Raises:
             ValueError: a length that is not a multiple of config.divisor.
@@ -139,17 +150,16 @@ def mask(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.where(below > 0.0, fine / torch.where(below > 0.0, below, torch.ones_like(below)), 0.0)
 
 
-def loss(answers: Answers, target: Tensor, least_variance: float = 0.0) -> Tensor:
-    """Sum over scales of the mean square error, relative to the finest target's variance; mean over the batch.
+def loss(answers: Answers, target: Tensor, variance: Tensor | None = None) -> Tensor:
+    """Sum over scales of the mean square error, relative to a variance; mean over the batch.
 
     Args:
         answers: of the network.
         target: of the finest scale, [B, 1, ...]; the coarser ones are its averages.
-        least_variance: what a target's variance counts as at least, so that an image with hardly any flow does not
-            outweigh all others.
+        variance: [B]; the paper's, of the finest target, where it is not given.
     """
     axes = tuple(range(1, target.dim()))
-    variance = target.var(dim=axes, unbiased=False).clamp(min=least_variance)
     levels = pyramid(target, len(answers.scales))
     errors = [((y - t) ** 2).mean(dim=axes) for y, t in zip(answers.scales, levels, strict=True)]
-    return (torch.stack(errors).sum(dim=0) / variance).mean()
+    relative_to = target.var(dim=axes, unbiased=False) if variance is None else variance
+    return (torch.stack(errors).sum(dim=0) / relative_to).mean()

@@ -1,17 +1,24 @@
 """A committee of MS-Nets that answers in voxel^2: features, scale and mask are inside, so that one graph is served.
 
-Creeping flow is linear and scales with the square of the lengths. The networks see distances over their mean in
-training and answer velocities over s, the image's own mean of (distance - 1/2)^2 over its pores: computed from the
-image, so no label can leak.
+The networks say how much faster or slower the flow is than an estimate by conduction (contract/conduction.py). With s
+its mean over the image's pores and c its mean factor in training,
+
+    velocity = c * estimate * (1 + network(distance / its mean in training, log(1 + estimate / s)))
+
+Creeping flow is linear and scales with the square of the lengths, as the estimate does; it is made from the image, so
+no label can leak. Untrained, the networks say nothing.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from training.networks.msnet import MSNet, MSNetConfig
+
+_TINY: Final = 1e-12
+FEATURES: Final = 2
 
 
 class PermeabilityCommittee(nn.Module):
@@ -20,19 +27,27 @@ class PermeabilityCommittee(nn.Module):
     Args:
         members: of one architecture.
         mean_distance: voxels, over the pores of the training images.
+        factor: of the estimate, the mean over the training images.
     """
 
     mean_distance: Tensor
+    factor: Tensor
 
-    def __init__(self, members: Sequence[MSNet], mean_distance: float) -> None:
+    def __init__(self, members: Sequence[MSNet], mean_distance: float, factor: float) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.register_buffer("mean_distance", torch.tensor(mean_distance))
+        self.register_buffer("factor", torch.tensor(factor))
 
     @classmethod
-    def of(cls, config: MSNetConfig, members: int, mean_distance: float) -> "PermeabilityCommittee":
-        """Members with random weights."""
-        return cls([MSNet(config) for _ in range(members)], mean_distance)
+    def of(cls, config: MSNetConfig, members: int, mean_distance: float, factor: float) -> "PermeabilityCommittee":
+        """Members with random weights, whatever number of features the configuration names, that say nothing yet."""
+        seeing = config.model_copy(update={"features": FEATURES})
+        networks = [MSNet(seeing) for _ in range(members)]
+        for part in (part for network in networks for part in network.scale_networks):
+            nn.init.zeros_(part.last.weight)
+            nn.init.zeros_(cast(Tensor, part.last.bias))
+        return cls(networks, mean_distance, factor)
 
     @property
     def networks(self) -> list[MSNet]:
@@ -44,26 +59,31 @@ class PermeabilityCommittee(nn.Module):
         """Of each member."""
         return self.networks[0].config
 
-    def forward(self, distance: Tensor, pore: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, distance: Tensor, pore: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         """Tensors of contract.signatures.FIELD.
 
         Args:
             distance: voxels [B, X, Y, Z], flow along the last axis.
             pore: 1 in the pores that conduct, likewise.
+            estimate: velocity by conduction, voxel^2, likewise.
 
         Returns:
             velocity: voxel^2 [B, X, Y, Z], mean of the members.
             member_flow: voxel^5 [M, B], float64, each member's velocity summed over the voxels.
         """
-        scale = scale_squared(distance, pore)
-        features, open_ = (distance * pore / self.mean_distance).unsqueeze(1), pore.unsqueeze(1)
-        velocities = [m.recursion(features, open_).finest.squeeze(1) * scale for m in self.networks]
+        seen = features(distance * pore / self.mean_distance, estimate / mean_over_pores(estimate, pore))
+        gains = [m.recursion(seen, pore.unsqueeze(1)).finest.squeeze(1) for m in self.networks]
+        velocities = [self.factor * estimate * (1.0 + gain) for gain in gains]
         flow = torch.stack([velocity.double().sum(dim=(1, 2, 3)) for velocity in velocities])
         return torch.stack(velocities).mean(dim=0), flow
 
 
-def scale_squared(distance: Tensor, pore: Tensor) -> Tensor:
-    """s, voxel^2 [B, 1, 1, 1]: mean over the pores of (distance - 1/2)^2; half-way walls."""
+def features(distance: Tensor, estimate: Tensor) -> Tensor:
+    """What the networks see, [B, 2, X, Y, Z], of the distance and the estimate [B, X, Y, Z] without their units."""
+    return torch.stack([distance, torch.log1p(estimate.clamp(min=0.0))], dim=1)
+
+
+def mean_over_pores(field: Tensor, pore: Tensor) -> Tensor:
+    """[B, X, Y, Z] to [B, 1, 1, 1]; at least a tiny number."""
     axes = (1, 2, 3)
-    total = (pore * (distance - 0.5) ** 2).sum(dim=axes, keepdim=True)
-    return total / pore.sum(dim=axes, keepdim=True).clamp(min=1.0)
+    return (field.sum(dim=axes, keepdim=True) / pore.sum(dim=axes, keepdim=True).clamp(min=1.0)).clamp(min=_TINY)

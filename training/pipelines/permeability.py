@@ -1,8 +1,9 @@
 """Velocity and permeability of porous media by MS-Net (Santos et al., Transport in Porous Media 140, 241 (2021)).
 
 labels            flows of a campaign (training/sampling/permeability.py), parted family by family
-features, target  distance to the wall over its mean; velocity over the image's own squared length scale
-fit               members from their own seeds; one image a step, in one of the 16 symmetries that keep the flow's axis
+features, target  distance to the wall, estimate by conduction; velocity, by its ratio to the estimate
+fit               members from their own seeds; cubes from some images a step, each in one of the 16 symmetries that
+                  keep the flow's axis: the estimate has seen the whole image, so that a part can be learnt from
 predict           every image of every part -> predictions.npz
 """
 
@@ -20,10 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress
 from torch import Tensor
 
-from contract.voxels import length_scale_squared, padded, pores_of, specific_surface, wall_distance
+from contract.flow import FlowInputs, flow_inputs
+from contract.voxels import Image, padded, specific_surface
 from training.checkpoint import load_checkpoint, read_json, save_checkpoint, save_weights, write_json
-from training.networks.msnet import MSNet, MSNetConfig, loss
-from training.networks.permeability import PermeabilityCommittee, scale_squared
+from training.networks.msnet import Answers, MSNet, MSNetConfig, loss, pyramid
+from training.networks.permeability import PermeabilityCommittee, features, mean_over_pores
 from training.pipelines.errors import NotEnoughLabels
 from training.record import config_sha256, revision, versions
 from training.sampling.permeability import FLOW_AXIS, Label, read_label
@@ -40,12 +42,17 @@ class FlowFitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    updates: int = Field(1000, ge=1, description="steps of one image")
-    learning_rate: float = Field(2e-3, gt=0, description="at its highest; down a cosine to a hundredth")
+    updates: int = Field(600, ge=1, description="steps of one batch")
+    batch: int = Field(8, ge=1, description="cubes from images that are drawn with repetition")
+    crop: int = Field(16, ge=4, description="voxels a side of a cube, or as many as all images have")
+    learning_rate: float = Field(5e-3, gt=0, description="at its highest; down a cosine to a hundredth")
     averaging: float = Field(0.99, ge=0, lt=1, description="decay a step of the running average of weights")
     gradient_clip: float = Field(1.0, gt=0)
     variance_floor: float = Field(
-        0.3, ge=0, description="least variance of a target in the loss, over the training mean; 0 is the paper's loss"
+        0.3, ge=0, description="least variance of a velocity in the loss, over the training mean; 0 is the paper's loss"
+    )
+    permeability_weight: float = Field(
+        1.0, ge=0, description="of the squared relative error of k, beside the loss of the field; 0 is the paper's loss"
     )
     seed: int = 0
 
@@ -70,21 +77,20 @@ class FlowImage:
     """One labelled image as the networks see it, the flow along the last axis.
 
     Attributes:
-        distance: float32 [X, Y, Z], voxels, and
-        pore: float32, likewise, of the pores that conduct; lengths are multiples of the network's divisor.
-        velocity: float32, likewise, voxel^2.
+        inputs: of the graph.
+        fields: float32 [4, X, Y, Z]: distance to the wall in voxels, pore, and estimate and velocity over the mean of
+            the estimate over the pores; lengths are multiples of the network's divisor.
         label: what it was made from.
     """
 
-    distance: Tensor
-    pore: Tensor
-    velocity: Tensor
+    inputs: FlowInputs
+    fields: Tensor
     label: Label
 
     @property
-    def target(self) -> Tensor:
-        """Velocity over the image's own squared length scale."""
-        return self.velocity / scale_squared(self.distance[None], self.pore[None])[0]
+    def velocity(self) -> Tensor:
+        """Of the label, in units of the estimate's mean over the pores."""
+        return self.fields[3]
 
     @property
     def family(self) -> str:
@@ -98,18 +104,22 @@ class Scales:
 
     Attributes:
         mean_distance: voxels, over the pores.
-        least_variance: of a target, in the loss.
+        factor: of the permeability over its estimate by conduction, the mean of its logarithm.
+        least_variance: of a velocity, in the loss.
     """
 
     mean_distance: float
+    factor: float
     least_variance: float
 
     @classmethod
     def of(cls, images: Sequence[FlowImage], variance_floor: float) -> "Scales":
         """Means over the training part."""
-        distances = torch.cat([image.distance[image.pore > 0] for image in images])
-        variances = [float(image.target.var(unbiased=False)) for image in images]
-        return cls(float(distances.mean()), variance_floor * float(np.mean(variances)))
+        distances = torch.cat([image.fields[0][image.fields[1] > 0] for image in images])
+        variances = [float(image.velocity.var(unbiased=False)) for image in images]
+        factors = [float(image.velocity.sum() / image.fields[2].sum()) for image in images]
+        factor = float(np.exp(np.mean(np.log(factors))))
+        return cls(float(distances.mean()), factor, variance_floor * float(np.mean(variances)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +138,13 @@ def train_permeability(config: PermeabilityTraining, folder: Path) -> Permeabili
     images = {part: [flow_image(label, config.network.divisor) for label in parts[part]] for part in PARTS}
     scales = Scales.of(images["train"], config.fit.variance_floor)
     torch.manual_seed(config.fit.seed)
-    committee = PermeabilityCommittee.of(config.network, config.members, scales.mean_distance)
+    committee = PermeabilityCommittee.of(config.network, config.members, scales.mean_distance, scales.factor)
     seconds = 0.0
     for m, member in enumerate(committee.networks):
         history = fit_member(member, images["train"], scales, config.fit, m, folder / f"member-{m}")
         seconds += history[-1].cpu_seconds
     committee.eval()
     save_weights(committee, folder / "weights.safetensors")
-    write_json(folder / "network.json", {"network": config.network.model_dump(), "mean_distance": scales.mean_distance})
     write_predictions(committee, images, folder)
     write_json(folder / "run.json", _record(config, parts, seconds))
     return committee
@@ -146,8 +155,7 @@ def load_committee(folder: Path) -> tuple[PermeabilityTraining, PermeabilityComm
     from safetensors.torch import load_file
 
     config = PermeabilityTraining.model_validate(read_json(folder / "run.json")["config"])
-    described = read_json(folder / "network.json")
-    committee = PermeabilityCommittee.of(config.network, config.members, described["mean_distance"])
+    committee = PermeabilityCommittee.of(config.network, config.members, mean_distance=1.0, factor=1.0)
     committee.load_state_dict(load_file(folder / "weights.safetensors"))
     return config, committee.eval()
 
@@ -178,11 +186,13 @@ def part_labels(config: PermeabilityTraining) -> dict[Part, list[Label]]:
 
 def flow_image(label: Label, divisor: int) -> FlowImage:
     """What the networks see of a labelled image."""
-    conducting = pores_of(label.image, FLOW_AXIS).conducting
-    distance = np.where(conducting, wall_distance(label.image, FLOW_AXIS), 0.0)
-    arrays = distance.astype(np.float32), conducting.astype(np.float32), label.velocity * conducting
-    distances, pore, velocity = (torch.from_numpy(padded(array, divisor)) for array in arrays)
-    return FlowImage(distances, pore, velocity, label)
+    inputs = flow_inputs(label.image, FLOW_AXIS, divisor)
+    velocity = padded(label.velocity * inputs.pores.conducting, divisor)
+    distance, pore, estimate, velocity = map(
+        torch.from_numpy, (inputs.distance, inputs.pore, inputs.estimate, velocity)
+    )
+    scale = mean_over_pores(estimate[None], pore[None])[0]
+    return FlowImage(inputs, torch.stack([distance, pore, estimate / scale, velocity / scale]), label)
 
 
 def symmetric(field: Tensor, which: int) -> Tensor:
@@ -232,6 +242,33 @@ def fit_member(
     return state.history
 
 
+def cubes(images: Sequence[FlowImage], side: int, divisor: int, rng: np.random.Generator) -> Tensor:
+    """A cube from a random place of each image, turned at random: fields [B, 4, n, n, n]."""
+    side = min(side, *(length for image in images for length in image.fields.shape[1:])) // divisor * divisor
+    return torch.stack(
+        [symmetric(_cube(image.fields, side, divisor, rng), int(rng.integers(SYMMETRIES))) for image in images]
+    )
+
+
+def objective(
+    network: MSNet, images: Sequence[FlowImage], fields: Tensor, scales: Scales, how: FlowFitConfig
+) -> Tensor:
+    """The paper's loss, relative to the velocity's variance in each image or the floor, and that of the mean flow."""
+    distance, pore, estimate, velocity = fields.unbind(dim=1)
+    gain = network(features(distance / scales.mean_distance, estimate), pore.unsqueeze(1)).finest.squeeze(1)
+    answer = scales.factor * estimate * (1.0 + gain)
+    variance = torch.stack([image.velocity.var(unbiased=False) for image in images]).clamp(min=scales.least_variance)
+    mean = torch.stack([image.velocity.mean() for image in images])
+    levels = Answers(pyramid(answer.unsqueeze(1), network.config.scales))
+    relative = (answer - velocity).mean(dim=(1, 2, 3)) / mean
+    return loss(levels, velocity.unsqueeze(1), variance) + how.permeability_weight * (relative**2).mean()
+
+
+def _cube(fields: Tensor, side: int, divisor: int, rng: np.random.Generator) -> Tensor:
+    x, y, z = (divisor * int(rng.integers((n - side) // divisor + 1)) for n in fields.shape[1:])
+    return fields[:, x : x + side, y : y + side, z : z + side]
+
+
 def write_predictions(committee: PermeabilityCommittee, images: dict[Part, list[FlowImage]], folder: Path) -> None:
     """Permeability of every image by every member, and the error of the mean field: predictions.npz, by part."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -245,31 +282,30 @@ def write_predictions(committee: PermeabilityCommittee, images: dict[Part, list[
 @torch.no_grad()
 def predicted(committee: PermeabilityCommittee, image: FlowImage) -> dict[str, Any]:
     """What a committee says of one image, beside the label; permeabilities in voxel^2."""
-    velocity, flow = committee(image.distance[None], image.pore[None])
-    truth, voxels = image.velocity, image.label.image.size
-    difference = (velocity[0] - truth).abs().sum() / truth.abs().sum()
-    flux = velocity[0].sum(dim=(0, 1))[: image.label.image.shape[FLOW_AXIS]]
+    velocity, flow = committee(*map(torch.from_numpy, image.inputs.tensors().values()))
+    field, truth = image.inputs.field(velocity.numpy()), image.label.velocity
+    flux = field.sum(axis=(0, 1), dtype=np.float64)
     return {
         "permeability": image.label.permeability,
-        "members": (flow[:, 0] / voxels).numpy(),
-        "field_error": float(difference),
-        "flux_std": float(flux.std(correction=0) / flux.mean().abs()),
+        "members": image.inputs.permeabilities(flow.numpy()),
+        "field_error": float(np.abs(field - truth).sum() / np.abs(truth).sum()),
+        "flux_std": float(flux.std() / abs(flux.mean())),
         "family": image.family,
-        **described(image.label),
+        **described(image.label.image, image.inputs),
     }
 
 
-def described(label: Label) -> dict[str, float]:
-    """What simple formulas see of an image: porosity, surface per volume, moments of the distance to the wall."""
-    conducting = pores_of(label.image, FLOW_AXIS).conducting
-    distance = wall_distance(label.image, FLOW_AXIS)
+def described(image: Image, inputs: FlowInputs) -> dict[str, float]:
+    """What simple formulas see of an image: porosity, surface per volume, moments of the distance, conduction."""
+    conducting, distance = inputs.pores.conducting, inputs.distance[inputs.pore > 0]
     return {
-        "porosity": float(label.image.mean()),
-        "connected_porosity": float(conducting.mean()),
+        "porosity": inputs.pores.porosity,
+        "connected_porosity": inputs.pores.connected_porosity,
         "surface": specific_surface(conducting),
-        "mean_distance": float(distance[conducting].mean()),
-        "scale_squared": length_scale_squared(distance, conducting),
-        "parabola": float(np.where(conducting, (distance - 0.5) ** 2, 0.0).mean()),
+        "mean_distance": float(distance.mean()),
+        "scale_squared": inputs.length_scale**2,
+        "parabola": float(((distance - 0.5) ** 2).sum() / image.size),
+        "conduction": float(inputs.estimate.sum(dtype=np.float64) / image.size),
     }
 
 
@@ -306,12 +342,14 @@ class _MemberState:
             self.update = stored["update"]
 
     def step(self, images: Sequence[FlowImage], scales: Scales, member: int) -> float:
-        """One image, in one symmetry; both are drawn from the seed, the member and the number of the step."""
+        """One batch of cubes; all chance comes from the seed, the member and the number of the step."""
         rng = np.random.default_rng((self.how.seed, member, self.update))
-        image, which = images[int(rng.integers(len(images)))], int(rng.integers(SYMMETRIES))
         for group in self.optimiser.param_groups:
             group["lr"] = cosine(self.update, self.how.updates, self.how.learning_rate)
-        value = _objective(self.network, image, which, scales)
+        chosen = [images[i] for i in rng.integers(len(images), size=self.how.batch)]
+        value = objective(
+            self.network, chosen, cubes(chosen, self.how.crop, self.network.config.divisor, rng), scales, self.how
+        )
         self.optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.how.gradient_clip)
@@ -339,13 +377,6 @@ class _MemberState:
             writer = csv.DictWriter(stream, fieldnames=list(asdict(self.history[0])))
             writer.writeheader()
             writer.writerows(asdict(line) for line in self.history)
-
-
-def _objective(network: MSNet, image: FlowImage, which: int, scales: Scales) -> Tensor:
-    """The paper's loss of one image, relative to its own variance, or to the floor where that is larger."""
-    distance, pore = (symmetric(f, which)[None, None] for f in (image.distance, image.pore))
-    target = symmetric(image.target, which)[None, None]
-    return loss(network(distance / scales.mean_distance, pore), target, scales.least_variance)
 
 
 def _record(config: PermeabilityTraining, parts: dict[Part, list[Label]], seconds: float) -> dict[str, Any]:

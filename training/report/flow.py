@@ -71,15 +71,12 @@ def slices_figure(fields: list[tuple[FlowImage, Array]]) -> bytes:
     figure = Figure(figsize=(8.4, 2.6 * len(fields)), layout="constrained", dpi=110)
     rows = figure.subplots(len(fields), 3, squeeze=False)
     for row, (image, velocity) in zip(rows, fields, strict=True):
-        size = image.label.image.shape
-        middle = size[0] // 2
-        solved = image.velocity.numpy()[middle, : size[1], : size[2]].T
+        middle = image.label.image.shape[0] // 2
+        solved = image.label.velocity[middle].T
         top = float(np.quantile(solved[solved > 0], 0.99)) if (solved > 0).any() else 1.0
         row[0].imshow(image.label.image[middle].T, origin="lower", cmap="gray")
         row[1].imshow(solved, origin="lower", vmin=0.0, vmax=top, cmap="viridis")
-        last = row[2].imshow(
-            velocity[middle, : size[1], : size[2]].T, origin="lower", vmin=0.0, vmax=top, cmap="viridis"
-        )
+        last = row[2].imshow(velocity[middle].T, origin="lower", vmin=0.0, vmax=top, cmap="viridis")
         figure.colorbar(last, ax=row[2], label="voxel$^2$")
         for axes, title in zip(row, (f"{image.family}, pores white", "lattice Boltzmann", "committee"), strict=True):
             axes.set(title=title, xticks=[], yticks=[])
@@ -92,8 +89,8 @@ def _velocity(committee: Any, image: FlowImage) -> Array:
     import torch
 
     with torch.no_grad():
-        velocity, _ = committee(image.distance[None], image.pore[None])
-    return np.asarray(velocity[0].numpy(), np.float64)
+        velocity, _ = committee(*map(torch.from_numpy, image.inputs.tensors().values()))
+    return np.asarray(image.inputs.field(velocity.numpy()), np.float64)
 
 
 def _parity(axes: Any, true: Array, predicted: Array, family: NDArray[np.str_]) -> None:

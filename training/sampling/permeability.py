@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,9 @@ class PermeabilityConfig(BaseModel):
 
     sampling: Literal["permeability"] = "permeability"
     name: str
-    length: int = Field(48, ge=8, description="voxels a side")
+    lengths: tuple[Annotated[int, Field(ge=8)], ...] = Field(
+        (48,), min_length=1, description="voxels a side: the images of a family take them in turn"
+    )
     images: dict[Family, int] = Field(description="how many of each family")
     porosity: tuple[float, float] = (0.1, 0.5)
     solver: Solver = Solver()
@@ -175,7 +177,7 @@ def _conducting(config: PermeabilityConfig, family: Family, number: int) -> tupl
     for attempt in range(_TRIES):
         seed = (config.seed, list(MEDIA).index(family), number, attempt)
         rng = np.random.default_rng(seed)
-        image = MEDIA[family](config.length, rng.uniform(*config.porosity), rng)
+        image = MEDIA[family](config.lengths[number % len(config.lengths)], rng.uniform(*config.porosity), rng)
         if pores_of(image, FLOW_AXIS).percolates:
             return image, seed
     raise NothingKept(f"{family}: none of {_TRIES} images conducts at a porosity of {config.porosity}: raise it")

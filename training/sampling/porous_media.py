@@ -17,7 +17,8 @@ from contract.voxels import Image
 Family = Literal["packs", "overlapping", "blobs", "fractures", "vuggy"]
 Field = NDArray[np.float64]
 
-RADIUS: Final = (4.0, 12.0)
+RADIUS: Final = (4.0, 20.0)
+SMOOTHING: Final = (1.5, 8.0)
 ROUGHNESS: Final = 0.8
 """Hurst exponent of fracture walls, as measured on most rocks (Bouchaud, J. Phys. Condens. Matter 9, 4319 (1997))."""
 NARROWEST: Final = 3.0
@@ -32,7 +33,7 @@ def packs(length: int, porosity: float, rng: np.random.Generator) -> Image:
 
 def overlapping(length: int, porosity: float, rng: np.random.Generator) -> Image:
     """Spheres dropped at random, as many as the porosity needs: the exponential of their volume is left."""
-    radius = rng.uniform(*RADIUS)
+    radius = _log_uniform(RADIUS, rng)
     number = -np.log(porosity) / (4.0 / 3.0 * np.pi * radius**3) * (length + 2.0 * radius) ** 3
     centres = rng.uniform(-radius, length + radius, (rng.poisson(number), 3))
     return _quantile(_to_nearest(centres, np.full(len(centres), radius), length), porosity)
@@ -40,7 +41,7 @@ def overlapping(length: int, porosity: float, rng: np.random.Generator) -> Image
 
 def blobs(length: int, porosity: float, rng: np.random.Generator) -> Image:
     """The upper part of smoothed noise; the smoothing length differs between axes by up to a half."""
-    widths = rng.uniform(1.5, 4.5) * rng.uniform(0.75, 1.25, 3)
+    widths = _log_uniform(SMOOTHING, rng) * rng.uniform(0.75, 1.25, 3)
     noise = gaussian_filter(rng.normal(size=(length,) * 3), widths, mode="reflect")
     return _quantile(noise, porosity)
 
@@ -73,7 +74,7 @@ MEDIA: Final[dict[Family, Callable[[int, float, np.random.Generator], Image]]] =
 
 def _settled(length: int, rng: np.random.Generator) -> tuple[Field, Field]:
     """Centres [n, 3] and radii [n] of spheres in a box one grain larger on every side."""
-    radius = rng.uniform(*RADIUS)
+    radius = _log_uniform(RADIUS, rng)
     box = length + 4.0 * radius
     number = int(0.6 * box**3 / (4.0 / 3.0 * np.pi * radius**3))
     centres = rng.uniform(0.0, box, (number, 3))
@@ -104,6 +105,11 @@ def _to_nearest(centres: Field, radii: Field, length: int) -> Field:
         part = nearest[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
         np.minimum(part, np.sqrt(x * x + y * y + z * z) - radius, out=part)
     return nearest
+
+
+def _log_uniform(span: tuple[float, float], rng: np.random.Generator) -> float:
+    """A length: as often between 4 and 8 as between 8 and 16."""
+    return float(np.exp(rng.uniform(*np.log(span))))
 
 
 def _quantile(field: Field, porosity: float) -> Image:

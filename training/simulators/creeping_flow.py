@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.conduction import conduct
 from contract.voxels import Image, length_scale_squared, pores_of, wall_distance
 
 Ends = Literal["mirror", "periodic"]
@@ -25,13 +26,15 @@ Progress = Callable[[int, float], None]
 
 MAGIC: Final = 3.0 / 16.0
 SOLVER: Final = "lattice Boltzmann, D3Q19, two relaxation times, magic parameter 3/16, half-way bounce-back"
-SOLVER_VERSION: Final = "1"
+SOLVER_VERSION: Final = "2"
 _HALF: Final = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1))
 VELOCITIES: Final = np.array([(0, 0, 0), *(c for v in _HALF for c in (v, tuple(-i for i in v)))], np.int64)
 OPPOSITE: Final = np.array([0, *(i + 1 if i % 2 else i - 1 for i in range(1, 19))])
 WEIGHTS: Final = np.array([1 / 3] + 6 * [1 / 18] + 12 * [1 / 36])
 GUESS: Final = 0.09
 """Permeability over connected porosity and length scale to the fourth, 1/voxel^2; from overlapping spheres."""
+SLOWER: Final = 0.8
+"""A steady flow over its estimate by conduction; from random media."""
 _PAIRS: Final = np.array(_HALF, np.float64)
 _LANES: Final = 128
 
@@ -105,9 +108,10 @@ def solve_flow(
         zeros = np.zeros(image.shape[axis])
         return Flow(np.zeros(image.shape), 0.0, zeros, axis, ends, solver.relaxation or 1.0, 0, 0.0, True)
     pore = np.ascontiguousarray(np.moveaxis(pores.conducting, axis, -1))
-    relaxation = solver.relaxation or _fast_relaxation(image, pores.conducting, axis, periodic)
-    nodes = _Nodes.of(pore, periodic)
-    speed, steps, change, steady = _march(nodes, pore, relaxation, solver, progress or (lambda steps, change: None))
+    nodes, start = _Nodes.of(pore, periodic), _at_rest(image, pore, axis) if periodic else _estimated(pore)
+    speed, relaxation, steps, change, steady = _march(
+        nodes, pore, start, solver, progress or (lambda steps, change: None)
+    )
     velocity = np.zeros(pore.shape)
     velocity[pore] = speed
     flux = velocity.sum(axis=(0, 1))
@@ -117,17 +121,49 @@ def solve_flow(
     )  # fmt: skip
 
 
-def _fast_relaxation(image: Image, conducting: Image, axis: int, periodic: bool) -> float:
-    """The tau+ for which the flow becomes steady soonest, as a rule.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Start:
+    """Where a flow sets out from.
 
-    The longest wave, of wave number q, decays by s^2 + (nu phi / k) s + (c q)^2 = 0 with c^2 = 1/3: too thick a fluid
-    lets pressure creep through narrow pores, too thin a one lets it slosh. Between them lies nu = 2 c q k / phi. The
-    permeability is guessed from the width of the pores; a bad guess costs time, not accuracy.
+    Attributes:
+        velocity: float64 [n] of the pore nodes, along the axis, voxel^2.
+        pressure: float64 [n], beyond what the driving force balances, over this force, voxels.
+        relaxation: the tau+ for which it becomes steady soonest, as a rule.
     """
-    scale = length_scale_squared(wall_distance(image, axis, periodic), conducting)
-    wave_number = np.pi * (2.0 if periodic else 1.0) / image.shape[axis]
-    viscosity = 2.0 / np.sqrt(3.0) * wave_number * GUESS * scale * scale
-    return float(np.clip(0.5 + 3.0 * viscosity, 0.51, 2.0))
+
+    velocity: NDArray[np.float64]
+    pressure: NDArray[np.float64]
+    relaxation: float
+
+
+def _at_rest(image: Image, pore: Image, axis: int) -> _Start:
+    """Of a periodic image, whose permeability is guessed from the width of its pores."""
+    scale = length_scale_squared(wall_distance(image, axis, periodic=True), np.moveaxis(pore, -1, axis))
+    zeros = np.zeros(np.count_nonzero(pore))
+    return _Start(zeros, zeros, _fast_relaxation(GUESS * scale * scale, 2.0 * np.pi / pore.shape[2]))
+
+
+def _estimated(pore: Image) -> _Start:
+    """From conduction, which has the long waves of the pressure: those that are left are about half as long."""
+    estimate = conduct(pore)
+    connected = float(pore.mean())
+    relaxation = _fast_relaxation(SLOWER * estimate.permeability / connected, 2.0 * np.pi / pore.shape[2])
+    height = np.nonzero(pore)[2] + 0.5
+    return _Start(SLOWER * estimate.velocity[pore].astype(np.float64), height - estimate.pressure, relaxation)
+
+
+def _fast_relaxation(permeability: float, wave_number: float) -> float:
+    """The tau+ for which a pressure wave decays soonest.
+
+    A wave of wave number q decays by s^2 + (nu phi / k) s + (c q)^2 = 0 with c^2 = 1/3: too thick a fluid lets pressure
+    creep through narrow pores, too thin a one lets it slosh. Between them lies nu = 2 c q k / phi.
+
+    Args:
+        permeability: over the porosity, voxel^2; a bad guess costs time, not accuracy.
+        wave_number: of the longest wave, 1/voxel.
+    """
+    viscosity = 2.0 / np.sqrt(3.0) * wave_number * permeability
+    return float(np.clip(0.5 + 3.0 * viscosity, 0.51, 1.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,19 +215,22 @@ def _mirrored(direction: int) -> int:
 
 
 def _march(
-    nodes: _Nodes, pore: Image, relaxation: float, solver: Solver, progress: Progress
-) -> tuple[NDArray[np.float64], int, float, bool]:
-    """Step until steady: velocities of the pore nodes in voxel^2, steps, relative change left, whether it is steady."""
-    n, slices = nodes.source.shape[1], np.nonzero(pore)[2]
+    nodes: _Nodes, pore: Image, start: _Start, solver: Solver, progress: Progress
+) -> tuple[NDArray[np.float64], float, int, float, bool]:
+    """Step until steady: velocities of the pore nodes in voxel^2, tau+, steps, relative change left, whether steady."""
+    n, slices, relaxation = nodes.source.shape[1], np.nonzero(pore)[2], solver.relaxation or start.relaxation
     viscosity, odd = (relaxation - 0.5) / 3.0, MAGIC / (relaxation - 0.5) + 0.5
     now = np.zeros(19 * n + len(nodes.reflected))
-    now[: 19 * n] = np.repeat(-1.5 * WEIGHTS * VELOCITIES[:, 2], n)  # at rest: the raw momentum is -F/2
-    then, speed, means = now.copy(), np.empty(n), [0.0, 0.0]
+    momentum = start.velocity / viscosity - 0.5  # raw: half the force is yet to come
+    for i, (weight, c) in enumerate(zip(WEIGHTS, VELOCITIES[:, 2], strict=True)):
+        now[i * n : (i + 1) * n] = 3.0 * weight * (start.pressure + c * momentum)
+    then, odd_step, even_step, means = now.copy(), np.empty(n), np.empty(n), [0.0, 0.0]
     steps, change, steady = 0, np.inf, False
     while not steady and steps < solver.max_steps:
         for _ in range(solver.every // 2):
-            _step(now, then, nodes.source, nodes.reflected, 1.0 / relaxation, 1.0 / odd, speed, _PAIRS)
-            _step(then, now, nodes.source, nodes.reflected, 1.0 / relaxation, 1.0 / odd, speed, _PAIRS)
+            _step(now, then, nodes.source, nodes.reflected, 1.0 / relaxation, 1.0 / odd, odd_step, _PAIRS)
+            _step(then, now, nodes.source, nodes.reflected, 1.0 / relaxation, 1.0 / odd, even_step, _PAIRS)
+        speed = 0.5 * (odd_step + even_step)  # without what turns its sign at each step, in corners, for ever
         steps += solver.every // 2 * 2
         means.append(float(speed.mean()))
         change = _left_to_go(means)
@@ -199,7 +238,7 @@ def _march(
             flux = np.bincount(slices, speed, pore.shape[2])
             steady = bool(flux.std() < solver.flux_tolerance * flux.mean())
         progress(steps, change)
-    return viscosity * speed, steps, change, steady
+    return viscosity * speed, relaxation, steps, change, steady
 
 
 def _left_to_go(means: list[float]) -> float:

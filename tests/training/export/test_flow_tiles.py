@@ -19,7 +19,9 @@ def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, PermeabilityCommittee]:
     torch.manual_seed(request.param)
-    committee = PermeabilityCommittee.of(MSNetConfig(scales=request.param, filters=2), 2, 1.7)
+    committee = PermeabilityCommittee.of(MSNetConfig(scales=request.param, filters=2), 2, 1.7, 0.9)
+    for part in (part for network in committee.networks for part in network.scale_networks):
+        torch.nn.init.normal_(part.last.weight, std=0.3)
     folder = tmp_path_factory.mktemp("tiles")
     export_tiles(committee, folder)
     return folder, committee
@@ -35,7 +37,7 @@ def test_an_image_in_tiles_is_the_image_whole(
     image[: shape[0] // 2] |= np.random.default_rng(1).random((shape[0] // 2, *shape[1:])) < 0.6  # uneven
     inputs = flow_inputs(image, 0, committee.config.divisor)
     coarse, finest = onnx_engine(folder / COARSE), onnx_engine(folder / FINEST)
-    flow = TiledFlow(inputs.distance, length, True, lambda shape: np.empty(shape, np.float32))
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
     flow.take_coarse(coarse(flow.coarse_tensors()))
     assert flow.passes == 5
     for _ in range(flow.passes):
@@ -50,5 +52,5 @@ def test_an_image_in_tiles_is_the_image_whole(
 
 
 def test_a_network_of_one_scale_has_nothing_to_cut(tmp_path: Path) -> None:
-    export_tiles(PermeabilityCommittee.of(MSNetConfig(scales=1, filters=2), 1, 1.0), tmp_path)
+    export_tiles(PermeabilityCommittee.of(MSNetConfig(scales=1, filters=2), 1, 1.0, 1.0), tmp_path)
     assert not list(tmp_path.iterdir())

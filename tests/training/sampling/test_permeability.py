@@ -14,7 +14,7 @@ from training.sampling.porous_media import MEDIA, Family
 from training.simulators.creeping_flow import Solver, solve_flow
 
 SMALL = PermeabilityConfig(
-    name="small", length=16, images={"packs": 1, "blobs": 2, "fractures": 1}, porosity=(0.35, 0.5), seed=1
+    name="small", lengths=(16,), images={"packs": 1, "blobs": 2, "fractures": 1}, porosity=(0.35, 0.5), seed=1
 )
 
 
