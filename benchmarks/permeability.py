@@ -35,8 +35,8 @@ SOLVER: Final = Solver(tolerance=3e-4, flux_tolerance=5e-3, max_steps=10_000)
 NOTES: Final = """
 Errors on the test part of the run, whose images no weight has seen: committee of MS-Nets beside formulas fitted to the
 training part, all images and by family. `conduction` is the estimate that the networks start from, times one fitted
-factor. Sizes: fresh images of every family, longer than any of the training set. Berea: two crops of a sandstone that is
-of no family of the training set, and all of it, along every axis; what did not become steady is said so. Speed: one
+factor. Sizes: fresh images of every family, longer than any of the training set. Berea: two crops of a sandstone that
+is of no family of the training set, and all of it, along every axis; what did not become steady is said so. Speed: one
 image and axis on one thread, beside the time the solver takes to its own tolerance, and to the first look at which its
 permeability stays within the model's error of its final value; the solver sets out from the same estimate. A busy
 machine makes all slower.

@@ -6,7 +6,7 @@ from which they are made, a layer a pass (contract/tiles.py).
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +63,8 @@ class FinestScale(nn.Module):
 
 
 def export_tiles(committee: PermeabilityCommittee, folder: Path) -> None:
-    """Write both graphs beside model.onnx.
-
-    A network of one scale has nothing to cut, and one that sees more than the distance to the wall is not cut: such
-    models get none, and run images whole.
-    """
-    if committee.config.scales < 2 or _features(committee.networks[0]) > 1:
+    """Write both graphs beside model.onnx; a network of one scale has nothing to cut, and gets none."""
+    if committee.config.scales < 2:
         return
     committee = committee.to("cpu", torch.float32).eval()
     half = committee.config.divisor // 2
@@ -92,12 +88,6 @@ def _coarse(network: MSNet, features: Tensor, pore: Tensor) -> Tensor:
         above = mask(p[s], p[s - 1]) * upsampled(answer)
         answer = network.networks[s](torch.cat([x[s], above], dim=1)) + above
     return answer
-
-
-def _features(network: MSNet) -> int:
-    """Channels of the input."""
-    first = cast(ScaleNetwork, network.networks[0]).body[0]
-    return int(cast(nn.Conv3d, first).in_channels)
 
 
 def _norms(network: MSNet) -> list[nn.Module]:
