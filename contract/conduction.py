@@ -63,7 +63,7 @@ def conduct(pore: Image, tolerance: float = TOLERANCE) -> Conduction:
     neighbours = _neighbours(pore)
     between = np.where(neighbours >= 0, 2.0 / (1.0 / kappa + 1.0 / kappa[neighbours]), np.float32(0.0))
     low, high = (np.where(slices == end, 2.0 * kappa, np.float32(0.0)) for end in (0, length - 1))
-    pressure, most = slices + 0.5, _ITERATIONS_PER_VOXEL * max(pore.shape)
+    pressure, most = slices.astype(np.float64) + 0.5, _ITERATIONS_PER_VOXEL * max(pore.shape)
     iterations, solved = _descend(pressure, length * high, low + high, between, neighbours, tolerance, most)
     onwards = between[4] * (pressure[neighbours[4]] - pressure) + high * (length - pressure)
     hither = between[5] * (pressure - pressure[neighbours[5]]) + low * pressure

@@ -118,5 +118,12 @@ def flow_inputs(image: Image, axis: int, divisor: int) -> FlowInputs:
     scale = np.sqrt(length_scale_squared(distance, pores.conducting)) if pores.percolates else 0.0
     pore = flow_last(pores.conducting, axis)
     estimate = conduct(pore)
-    fields = (flow_last(distance, axis), pore.astype(np.float32), estimate.velocity)
-    return FlowInputs(axis, pores, *(padded(field, divisor) for field in fields), estimate.solved, float(scale))
+    return FlowInputs(
+        axis=axis,
+        pores=pores,
+        distance=padded(flow_last(distance, axis), divisor),
+        pore=padded(pore.astype(np.float32), divisor),
+        estimate=padded(estimate.velocity, divisor),
+        solved=estimate.solved,
+        length_scale=float(scale),
+    )

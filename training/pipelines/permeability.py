@@ -187,10 +187,9 @@ def part_labels(config: PermeabilityTraining) -> dict[Part, list[Label]]:
 def flow_image(label: Label, divisor: int) -> FlowImage:
     """What the networks see of a labelled image."""
     inputs = flow_inputs(label.image, FLOW_AXIS, divisor)
-    velocity = padded(label.velocity * inputs.pores.conducting, divisor)
-    distance, pore, estimate, velocity = map(
-        torch.from_numpy, (inputs.distance, inputs.pore, inputs.estimate, velocity)
-    )
+    solved = padded(label.velocity * inputs.pores.conducting, divisor)
+    arrays = (inputs.distance, inputs.pore, inputs.estimate, solved)
+    distance, pore, estimate, velocity = (torch.from_numpy(array) for array in arrays)
     scale = mean_over_pores(estimate[None], pore[None])[0]
     return FlowImage(inputs, torch.stack([distance, pore, estimate / scale, velocity / scale]), label)
 
@@ -261,7 +260,8 @@ def objective(
     mean = torch.stack([image.velocity.mean() for image in images])
     levels = Answers(pyramid(answer.unsqueeze(1), network.config.scales))
     relative = (answer - velocity).mean(dim=(1, 2, 3)) / mean
-    return loss(levels, velocity.unsqueeze(1), variance) + how.permeability_weight * (relative**2).mean()
+    of_field, of_flow = loss(levels, velocity.unsqueeze(1), variance), (relative * relative).mean()
+    return of_field + how.permeability_weight * of_flow
 
 
 def _cube(fields: Tensor, side: int, divisor: int, rng: np.random.Generator) -> Tensor:

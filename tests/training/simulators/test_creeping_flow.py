@@ -53,12 +53,12 @@ def test_a_periodic_sphere_turned_to_each_axis_gives_the_same_permeability() -> 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_mirrored_ends_are_the_same_as_the_image_joined_with_its_mirror_image(axis: int) -> None:
     image = _blobs((14, 13, 12), 0.5, seed=3)
-    solver = Solver(relaxation=0.8, tolerance=1e-6)
+    solver = Solver(relaxation=0.8, tolerance=1e-10, flux_tolerance=1e-8)
     sides = [(0, 0) if a == axis else (1, 1) for a in range(3)]
     doubled = np.pad(np.concatenate([image, np.flip(image, axis)], axis), sides)
     flow, twice = solve_flow(image, axis, "mirror", solver), solve_flow(doubled, axis, "periodic", solver)
     inside = tuple(slice(w, w + n) for (w, _), n in zip(sides, image.shape, strict=True))
-    assert flow.velocity == pytest.approx(twice.velocity[inside], abs=1e-9)
+    assert flow.velocity == pytest.approx(twice.velocity[inside], abs=1e-6)
 
 
 def test_the_flow_keeps_its_flux_along_the_way_and_stands_still_in_the_solid() -> None:
@@ -68,6 +68,25 @@ def test_the_flow_keeps_its_flux_along_the_way_and_stands_still_in_the_solid() -
     assert flow.flux_std < 1e-3
     assert not flow.velocity[~image].any()
     assert flow.permeability == pytest.approx(flow.velocity.mean())
+
+
+def test_what_turns_its_sign_at_each_step_is_not_taken_for_flow() -> None:
+    """In corners, some of a start never dies: the flux of a single step would differ between slices by a percent."""
+    image = np.random.default_rng(4).random((12, 12, 12)) < 0.55
+    flow = solve_flow(image, 2, solver=Solver(relaxation=1.0, tolerance=1e-9, flux_tolerance=1e-7))
+    assert flow.converged
+    assert flow.flux_std < 1e-7
+
+
+def test_stokes_flow_on_a_staggered_grid_has_the_same_permeability_within_the_error_of_the_voxels() -> None:
+    from benchmarks.stokes import staggered_permeability
+
+    image = _blobs((8, 8, 8), 0.5, seed=1)
+    apart = []
+    for times in (1, 2):
+        fine = np.ascontiguousarray(image.repeat(times, 0).repeat(times, 1).repeat(times, 2))
+        apart.append(abs(staggered_permeability(fine) / solve_flow(fine, 2, "periodic", STRICT).permeability - 1.0))
+    assert apart[1] < min(0.06, apart[0])
 
 
 def test_pores_that_do_not_conduct_have_no_permeability_and_cost_nothing() -> None:
