@@ -91,6 +91,7 @@ FIELD_FINEST: Final = Signature(
         TensorSpec("distance", "float32", (1, "X", "Y", "Z"), "of FIELD in a tile and around it; 0 out of the pores"),
         TensorSpec("relative", "float32", (1, "X", "Y", "Z"), "log(1 + estimate / its mean over the pores), likewise"),
         TensorSpec("counted", "float32", (1, "X", "Y", "Z"), "1 in the tile, 0 around it"),
+        TensorSpec("means", "float32", (2,), "over the image's pores, voxel^2: of (distance - 1/2)^2, of the estimate"),
         TensorSpec("coarse", "float32", ("M", "X", "Y", "Z"), "of FIELD_COARSE, at half these lengths"),
         TensorSpec("moments", "float32", _MOMENTS, "mean and variance over the image of each layer's channels"),
     ),

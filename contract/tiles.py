@@ -91,7 +91,7 @@ class TiledFlow:
         self._coarse = np.zeros((0, 0, 0, 0), np.float32)
         self._moments, self._sums = np.zeros((0, 0, 0, 2), np.float32), np.zeros((0, 0, 0, 2))
         self._settled = 0
-        self._mean_estimate = 1.0
+        self._means = np.ones(2, np.float32)
 
     @property
     def passes(self) -> int:
@@ -99,10 +99,9 @@ class TiledFlow:
         return self._moments.shape[1] + 1
 
     def coarse_tensors(self) -> Tensors:
-        """Inputs of FIELD_COARSE, after the mean of the estimate has been found."""
-        total = sum(float(self._estimate[tile.inner].sum(dtype=np.float64)) for tile in self.tiles)
-        count = sum(int(np.count_nonzero(self._distance[tile.inner])) for tile in self.tiles)
-        self._mean_estimate = total / max(count, 1)
+        """Inputs of FIELD_COARSE, after the means over the pores have been found."""
+        sums = np.sum([self._sums_in(tile.inner) for tile in self.tiles], axis=0)
+        self._means = (sums[:2] / max(sums[2], 1.0)).astype(np.float32)
         half = tuple(n // 2 for n in self._distance.shape)
         distance, pore, relative = self._room(half), self._room(half), self._room(half)
         for tile in self.tiles:
@@ -126,6 +125,7 @@ class TiledFlow:
             "distance": np.ascontiguousarray(self._distance[tile.outer])[None],
             "relative": self._relative(tile.outer)[None],
             "counted": counted,
+            "means": self._means,
             "coarse": np.ascontiguousarray(self._coarse[(slice(None), *_halved(tile.outer))]),
             "moments": self._moments,
         }
@@ -151,9 +151,16 @@ class TiledFlow:
             self._sums = np.zeros(self._moments.shape)
             self._settled += 1
 
+    def _sums_in(self, block: Block) -> NDArray[np.float64]:
+        """Over the pores of a part: (distance - 1/2)^2, estimate, 1."""
+        distance = self._distance[block]
+        pores = distance > 0.0
+        square = ((distance[pores].astype(np.float64) - 0.5) ** 2).sum()
+        return np.array([square, self._estimate[block].sum(dtype=np.float64), np.count_nonzero(pores)])
+
     def _relative(self, block: Block) -> NDArray[np.float32]:
         """What the networks see of the estimate in a part."""
-        return np.log1p(np.maximum(self._estimate[block], 0.0) / np.float32(self._mean_estimate))
+        return np.log1p(np.maximum(self._estimate[block], 0.0) / self._means[1])
 
 
 def _block(sides: Any) -> Block:

@@ -132,7 +132,14 @@ def _finest_graph(times: float) -> onnx.ModelProto:
         helper.make_node("Add", ["scaled", "none"], ["sum"]),
         helper.make_node("Mul", ["sum", "a"], ["ratio"]),
     ]
-    inputs = {"distance": GRID, "relative": GRID, "counted": GRID, "coarse": MEMBERS, "moments": (2, 1, 2, 2)}
+    inputs = {
+        "distance": GRID,
+        "relative": GRID,
+        "counted": GRID,
+        "means": (2,),
+        "coarse": MEMBERS,
+        "moments": (2, 1, 2, 2),
+    }
     return _made(nodes, weights, inputs, {"ratio": MEMBERS, "sums": (2, 1, 2, 2)})
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from contract.signatures import FIELD_COARSE, FIELD_FINEST, Signature
 from training.export.potential import OPSET, quiet, save_onnx
 from training.networks.msnet import MSNet, ScaleNetwork, mask, pyramid, upsampled
-from training.networks.permeability import PermeabilityCommittee
+from training.networks.permeability import PermeabilityCommittee, trends_of
 
 _LONGEST = 4096
 
@@ -47,17 +47,18 @@ class FinestScale(nn.Module):
         self.committee = committee
 
     def forward(
-        self, distance: Tensor, relative: Tensor, counted: Tensor, coarse: Tensor, moments: Tensor
+        self, distance: Tensor, relative: Tensor, counted: Tensor, means: Tensor, coarse: Tensor, moments: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Tensors of contract.signatures.FIELD_FINEST."""
         pore = (distance > 0.0).to(distance.dtype).unsqueeze(1)
         features = torch.stack([distance / self.committee.mean_distance, relative], dim=1)
         spread = mask(pore, pyramid(pore, 2)[0])
+        rates = self.committee.factor * trends_of(means[:1], means[1:])[0].matmul(self.committee.trend.T).exp()
         ratios, sums = [], []
         for m, network in enumerate(self.committee.networks):
             above = spread * upsampled(coarse[m : m + 1].unsqueeze(1))
             answer, found = _normalised(network.finest, torch.cat([features, above], dim=1), moments[m], counted)
-            ratios.append((self.committee.factor * (1.0 + answer + above) * pore).squeeze(1))
+            ratios.append((rates[m] * (1.0 + answer + above) * pore).squeeze(1))
             sums.append(found)
         return torch.cat(ratios), torch.stack(sums)
 
@@ -74,7 +75,7 @@ def export_tiles(committee: PermeabilityCommittee, folder: Path) -> None:
     _write(coarse, (3.0 * pore, pore, 0.5 * pore), sizes, FIELD_COARSE, folder / "model_coarse.onnx")
     distance = torch.ones(1, 4, 6, 8)
     answers = torch.rand(len(committee.networks), 2, 3, 4)
-    example = (distance, 0.5 * distance, torch.ones_like(distance), answers, coarse.moments)
+    example = (distance, 0.5 * distance, torch.ones_like(distance), torch.ones(2), answers, coarse.moments)
     sizes = {"distance": 2, "relative": 2, "counted": 2, "coarse": 1}
     _write(finest, example, sizes, FIELD_FINEST, folder / "model_finest.onnx")
 

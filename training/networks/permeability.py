@@ -3,10 +3,12 @@
 The networks say how much faster or slower the flow is than an estimate by conduction (contract/conduction.py). With s
 its mean over the image's pores and c its mean factor in training,
 
-    velocity = c * estimate * (1 + network(distance / its mean in training, log(1 + estimate / s)))
+    velocity = c * estimate * (1 + network(distance / its mean in training, log(1 + estimate / s))) * exp(trend)
 
 Creeping flow is linear and scales with the square of the lengths, as the estimate does; it is made from the image, so
-no label can leak. Untrained, the networks say nothing.
+no label can leak. The networks' normalisations forget how many voxels a pore is wide, which matters where these are
+few: the trend, linear in the logarithms of two means over the image, is fitted to the trained networks. Untrained,
+networks and trend say nothing.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from training.networks.msnet import MSNet, MSNetConfig
 
 _TINY: Final = 1e-12
 FEATURES: Final = 2
+TRENDS: Final = 3
 
 
 class PermeabilityCommittee(nn.Module):
@@ -32,12 +35,14 @@ class PermeabilityCommittee(nn.Module):
 
     mean_distance: Tensor
     factor: Tensor
+    trend: Tensor
 
     def __init__(self, members: Sequence[MSNet], mean_distance: float, factor: float) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.register_buffer("mean_distance", torch.tensor(mean_distance))
         self.register_buffer("factor", torch.tensor(factor))
+        self.register_buffer("trend", torch.zeros(len(members), TRENDS))
 
     @classmethod
     def of(cls, config: MSNetConfig, members: int, mean_distance: float, factor: float) -> "PermeabilityCommittee":
@@ -73,7 +78,8 @@ class PermeabilityCommittee(nn.Module):
         """
         seen = features(distance * pore / self.mean_distance, estimate / mean_over_pores(estimate, pore))
         gains = [m.recursion(seen, pore.unsqueeze(1)).finest.squeeze(1) for m in self.networks]
-        velocities = [self.factor * estimate * (1.0 + gain) for gain in gains]
+        rates = (self.factor * trends(distance, pore, estimate).matmul(self.trend.T).exp()).T[:, :, None, None, None]
+        velocities = [rate * estimate * (1.0 + gain) for rate, gain in zip(rates, gains, strict=True)]
         flow = torch.stack([velocity.double().sum(dim=(1, 2, 3)) for velocity in velocities])
         return torch.stack(velocities).mean(dim=0), flow
 
@@ -81,6 +87,17 @@ class PermeabilityCommittee(nn.Module):
 def features(distance: Tensor, estimate: Tensor) -> Tensor:
     """What the networks see, [B, 2, X, Y, Z], of the distance and the estimate [B, X, Y, Z] without their units."""
     return torch.stack([distance, torch.log1p(estimate.clamp(min=0.0))], dim=1)
+
+
+def trends(distance: Tensor, pore: Tensor, estimate: Tensor) -> Tensor:
+    """What the trend is linear in, [B, 3]: 1, log w, log(s / w), w the mean of (distance - 1/2)^2 over the pores."""
+    width, speed = mean_over_pores(pore * (distance - 0.5) ** 2, pore), mean_over_pores(estimate, pore)
+    return trends_of(width.flatten(), speed.flatten())
+
+
+def trends_of(width: Tensor, speed: Tensor) -> Tensor:
+    """The same from both means [B], voxel^2."""
+    return torch.stack([torch.ones_like(width), width.log(), (speed / width).log()], dim=1)
 
 
 def mean_over_pores(field: Tensor, pore: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ from torch import Tensor
 from contract.flow import FlowInputs, flow_inputs
 from contract.voxels import Image, padded, specific_surface
 from training.checkpoint import load_checkpoint, read_json, save_checkpoint, save_weights, write_json
+from training.flow_evaluation import FLOOR
 from training.networks.msnet import Answers, MSNet, MSNetConfig, loss, pyramid
-from training.networks.permeability import PermeabilityCommittee, features, mean_over_pores
+from training.networks.permeability import PermeabilityCommittee, features, mean_over_pores, trends
 from training.pipelines.errors import NotEnoughLabels
 from training.record import config_sha256, revision, versions
 from training.sampling.permeability import FLOW_AXIS, Label, read_label
@@ -144,6 +145,7 @@ def train_permeability(config: PermeabilityTraining, folder: Path) -> Permeabili
         history = fit_member(member, images["train"], scales, config.fit, m, folder / f"member-{m}")
         seconds += history[-1].cpu_seconds
     committee.eval()
+    fit_trend(committee, images["train"])
     save_weights(committee, folder / "weights.safetensors")
     write_predictions(committee, images, folder)
     write_json(folder / "run.json", _record(config, parts, seconds))
@@ -267,6 +269,21 @@ def objective(
 def _cube(fields: Tensor, side: int, divisor: int, rng: np.random.Generator) -> Tensor:
     x, y, z = (divisor * int(rng.integers((n - side) // divisor + 1)) for n in fields.shape[1:])
     return fields[:, x : x + side, y : y + side, z : z + side]
+
+
+@torch.no_grad()
+def fit_trend(committee: PermeabilityCommittee, images: Sequence[FlowImage]) -> None:
+    """Least squares of what remains of log k on the training part, for each member, in place."""
+    seen, left = [], []
+    committee.trend.zero_()
+    for image in images:
+        tensors = [torch.from_numpy(v) for v in image.inputs.tensors().values()]
+        _, flow = committee(*tensors)
+        said = image.inputs.permeabilities(flow.numpy())
+        left.append(np.log(image.label.permeability / np.maximum(FLOOR, said)))
+        seen.append(trends(*tensors)[0].numpy())
+    fitted, *_ = np.linalg.lstsq(np.array(seen, np.float64), np.array(left), rcond=None)
+    committee.trend.copy_(torch.from_numpy(fitted.T))
 
 
 def write_predictions(committee: PermeabilityCommittee, images: dict[Part, list[FlowImage]], folder: Path) -> None:

@@ -22,6 +22,7 @@ def exported(
     committee = PermeabilityCommittee.of(MSNetConfig(scales=request.param, filters=2), 2, 1.7, 0.9)
     for part in (part for network in committee.networks for part in network.scale_networks):
         torch.nn.init.normal_(part.last.weight, std=0.3)
+    committee.trend.normal_(std=0.1)
     folder = tmp_path_factory.mktemp("tiles")
     export_tiles(committee, folder)
     return folder, committee
