@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from training.calibration import calibrate, calibration_scale, coverage, half_width, rank_correlation
+from training.calibration import calibrate, calibration_scale, conformal, coverage, half_width, rank_correlation
 
 MEMBERS = 4
 RNG = np.random.default_rng(0)
@@ -67,3 +67,18 @@ def test_a_spread_that_never_changes_has_no_rank_correlation() -> None:
 def test_an_exact_answer_without_spread_is_no_error() -> None:
     assert coverage(np.zeros(4), np.zeros(4), 0.68, MEMBERS) == 1.0
     assert calibration_scale(np.zeros(4), np.zeros(4)) == 0.0
+
+
+def test_quantiles_of_held_out_errors_hold_what_they_are_called_to_whatever_the_law() -> None:
+    rng = np.random.default_rng(3)
+    std = rng.uniform(0.5, 2.0, 4000)
+    error = 0.3 + std * rng.laplace(size=4000)  # biased, long tails, known to no Student
+    found = conformal((error[:2000], std[:2000]), (error[2000:], std[2000:]))
+    assert [c.observed for c in found.coverage] == pytest.approx([0.68, 0.95], abs=0.03)
+    assert found.floor == pytest.approx(np.median(std[:2000]))
+
+
+def test_members_that_agree_by_chance_promise_no_exact_answer() -> None:
+    error, std = np.ones(50), np.full(50, 0.1)
+    found = conformal((error, std), (np.ones(1), np.zeros(1)))
+    assert found.scale * np.hypot(0.0, found.floor) == pytest.approx(1.0 / np.sqrt(2.0))

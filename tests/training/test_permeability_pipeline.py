@@ -144,6 +144,12 @@ def test_an_interrupted_member_goes_on_to_the_same_weights(config: PermeabilityT
         assert torch.equal(one, other)
 
 
+def test_no_member_is_too_fast_or_too_slow_in_the_mean_of_the_training_part(run: Path) -> None:
+    train = load_tables(run)["train"]
+    ratios = np.log(train["members"] / train["permeability"][:, None])
+    assert np.abs(ratios.mean(axis=0)).max() < 1e-3
+
+
 def test_simple_formulas_are_fitted_to_the_training_part(run: Path) -> None:
     tables = load_tables(run)
     fitted = baselines(tables, "train")
