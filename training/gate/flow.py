@@ -93,8 +93,10 @@ def field_is_flow(submission: FlowSubmission) -> Iterator[Check]:
 
 
 def images_are_apart(submission: FlowSubmission) -> Iterator[Check]:
-    """The answer for an image beside another one in a batch, and alone."""
-    one, other = (flow_inputs(image, 2, submission.divisor) for image in (submission.images[0], submission.images[-1]))
+    """The answer for an image beside another one, the same turned, in a batch, and alone."""
+    image = submission.images[0]
+    turned = np.ascontiguousarray(image[::-1, :, ::-1])
+    one, other = (flow_inputs(each, 2, submission.divisor) for each in (image, turned))
     both = {name: np.concatenate([one.tensors()[name], other.tensors()[name]]) for name in one.tensors()}
     together = submission.engine(both)["velocity"][:1]
     alone = submission.engine(one.tensors())["velocity"]
