@@ -1,6 +1,7 @@
 """From a campaign to a served model of flow, at toy size: symmetries, learning, resuming, formulas, gate, card."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def config(labels: Path) -> PermeabilityTraining:
         network=MSNetConfig(scales=2, filters=2),
         members=2,
         fractions=(0.6, 0.2, 0.2),
-        fit=FlowFitConfig(updates=150, learning_rate=5e-3),
+        fit=FlowFitConfig(updates=150, batch=2, crop=12, learning_rate=5e-3),
     )
 
 
@@ -117,7 +118,7 @@ def test_no_label_is_needed_to_predict(run: Path) -> None:
 
 def test_an_interrupted_member_goes_on_to_the_same_weights(config: PermeabilityTraining, tmp_path: Path) -> None:
     images = [flow_image(label, 2) for label in part_labels(config)["train"][:3]]
-    how = FlowFitConfig(updates=100, seed=3)
+    how = FlowFitConfig(updates=100, batch=2, crop=8, seed=3)
 
     def trained(folder: Path) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -170,11 +171,11 @@ def test_an_exported_graph_passes_the_exact_checks_of_the_gate(run: Path, tmp_pa
     assert [name for name in failed if not name.startswith(learnt)] == []
 
 
-def test_a_committee_that_is_worse_than_one_value_for_all_is_refused(
-    config: PermeabilityTraining, tmp_path: Path
-) -> None:
-    hasty = config.model_copy(update={"fit": FlowFitConfig(updates=1)})
-    train_and_report(hasty, tmp_path / "toy")
+def test_a_committee_that_is_worse_than_one_value_for_all_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "toy")
+    with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
+        wrong = {name: 1e3 * arrays[name] if name.endswith("/members") else arrays[name] for name in arrays.files}
+    np.savez_compressed(tmp_path / "toy" / "predictions.npz", **wrong)
     with pytest.raises(Refused, match="mean predictor"):
         publish_run(tmp_path / "toy", ModelRepository(tmp_path / "repo"))
     assert not (tmp_path / "repo" / "toy").exists()
