@@ -160,7 +160,7 @@ class TiledFlow:
 
     def _relative(self, block: Block) -> NDArray[np.float32]:
         """What the networks see of the estimate in a part."""
-        return np.log1p(np.maximum(self._estimate[block], 0.0) / self._means[1])
+        return np.asarray(np.log1p(np.maximum(self._estimate[block], 0.0) / self._means[1]), np.float32)
 
 
 def _block(sides: Any) -> Block:

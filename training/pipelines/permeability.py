@@ -263,7 +263,8 @@ def objective(
     levels = Answers(pyramid(answer.unsqueeze(1), network.config.scales))
     relative = (answer - velocity).mean(dim=(1, 2, 3)) / mean
     of_field, of_flow = loss(levels, velocity.unsqueeze(1), variance), (relative * relative).mean()
-    return of_field + how.permeability_weight * of_flow
+    total: Tensor = of_field + how.permeability_weight * of_flow
+    return total
 
 
 def _cube(fields: Tensor, side: int, divisor: int, rng: np.random.Generator) -> Tensor:
