@@ -12,7 +12,8 @@ from training.sampling.porous_media import packs
 
 
 def main(path: Path) -> None:
-    image = packs(64, 0.28, np.random.default_rng(7))
+    rng = np.random.default_rng(7)
+    image = packs(64, 0.28, rng, radius=rng.uniform(4.0, 12.0))
     np.savez_compressed(path, image=np.packbits(image), shape=np.array(image.shape))
 
 

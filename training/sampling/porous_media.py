@@ -26,9 +26,10 @@ NARROWEST: Final = 3.0
 _SETTLING: Final = 60
 
 
-def packs(length: int, porosity: float, rng: np.random.Generator) -> Image:
+def packs(length: int, porosity: float, rng: np.random.Generator, radius: float | None = None) -> Image:
     """Grains that touch: spheres of two sizes pushed apart until they hardly overlap, then cemented to the porosity."""
-    return _quantile(_to_nearest(*_settled(length, rng), length), porosity)
+    radius = _log_uniform(RADIUS, rng) if radius is None else radius
+    return _quantile(_to_nearest(*_settled(length, radius, rng), length), porosity)
 
 
 def overlapping(length: int, porosity: float, rng: np.random.Generator) -> Image:
@@ -72,9 +73,8 @@ MEDIA: Final[dict[Family, Callable[[int, float, np.random.Generator], Image]]] =
 }
 
 
-def _settled(length: int, rng: np.random.Generator) -> tuple[Field, Field]:
+def _settled(length: int, radius: float, rng: np.random.Generator) -> tuple[Field, Field]:
     """Centres [n, 3] and radii [n] of spheres in a box one grain larger on every side."""
-    radius = _log_uniform(RADIUS, rng)
     box = length + 4.0 * radius
     number = int(0.6 * box**3 / (4.0 / 3.0 * np.pi * radius**3))
     centres = rng.uniform(0.0, box, (number, 3))
