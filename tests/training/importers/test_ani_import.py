@@ -1,18 +1,26 @@
 """A published ANI ensemble becomes a run, passes the admission and answers as a committee."""
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 from typer.testing import CliRunner
+from understudy import Client
+from understudy.inprocess import InProcess
 
 from contract.graphs import build_graph, collate
 from contract.repository import ModelRepository
 from contract.structures import Structure, checked_structure
+from contract.units import HARTREE_EV
+from service.app import create_app
+from service.settings import Settings
 from training.batches import to_batch
 from training.checkpoint import load_any_run, load_run, published_network
 from training.cli import import_
@@ -85,6 +93,33 @@ def test_an_imported_ensemble_passes_the_admission_and_is_served_as_a_committee(
     )
     kept = published_network(stored).state_dict()
     assert all(torch.equal(kept[key], value) for key, value in candidate.network.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_published_ensemble_is_imported_by_the_command_and_served_with_its_authors_values(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    files = shared_data / "ani_models/ani-1ccx_8x.tar.gz"
+    with gzip.open(shared_data / "botnet/3bpa_train_300K.xyz.gz", "rt") as stream:
+        write(tmp_path / "3bpa.xyz", read(stream, index="::4", format="extxyz"), format="extxyz")
+    given = dict.fromkeys(("name", "origin", "licence", "level_of_theory", "citation"), "3BPA")
+    held_out = {"format": "extxyz", "path": str(tmp_path / "3bpa.xyz"), "provenance": given, "accept": ["energy_unit"]}
+    (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(held_out))
+    command = ["ani", str(files), "--held-out", str(tmp_path / "held-out.yaml"), "--zero", "fitted"]
+    command += ["--runs", str(tmp_path)]
+    said = CliRunner().invoke(import_, command)
+    assert said.exit_code == 0, said.output
+    publish(candidate_of(tmp_path / "ani-1ccx"), ModelRepository(tmp_path / "models"))
+    known = json.loads((shared_data / "ani_models/reference_energies_forces.json").read_text())["models"]["ani-1ccx_8x"]
+    settings = Settings(model_repo=tmp_path / "models", workers=1)
+    with Client(transport=InProcess(create_app(settings))) as client:
+        for molecule in known.values():
+            answer = client.predict("ani-1ccx", Atoms(molecule["species"], molecule["positions"]))
+            assert answer.uncertainty is not None
+            assert answer.uncertainty.members == 8
+            assert answer.energy / HARTREE_EV == pytest.approx(molecule["energy"], abs=2e-5)
+            assert np.abs(answer.forces / HARTREE_EV - molecule["forces"]).max() < 1e-4
 
 
 def test_forces_of_all_members_at_once_are_those_of_each_alone(ensemble: Path) -> None:
