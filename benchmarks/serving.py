@@ -1,9 +1,10 @@
 """The gateway beside other ways to serve the same graph on the same machine, in one run.
 
 Peers: the bare engine and the same work in process; a bare FastAPI echo; real Triton's python backend called directly,
-with ragged batching; LitServe; a server with a timed batcher (0.1 s, 512 atoms). Loads: one MD client at 24, 216
-and 1,000 atoms (10,000 are beyond the light model's card); 64 clients with mixed molecules; the same with a fifth of the clients leaving before their answer. A light model,
-on which what is around the engine weighs most, bears all of them; the committee for organic molecules the second.
+with ragged batching; LitServe; a server with a timed batcher (0.1 s, 512 atoms). Loads: one MD client at 24, 216 and
+1,000 atoms (10,000 are beyond the light model's card); 64 clients with mixed molecules; the same with a fifth of the
+clients leaving before their answer. A light model, on which what is around the engine weighs most, bears all of them;
+the committee for organic molecules the second.
 
 Client and servers share the cores. Requests are encoded before the clock starts, answers are read to the last byte but
 not decoded. Peers are asked in turn while the others are stopped (SIGSTOP), medians over rounds; the ratios are what
