@@ -69,9 +69,9 @@ def contradicted_energies(dataset: Dataset) -> tuple[NDArray[np.bool_], Array]:
 
 
 def _beyond_doubt(pairs: Pairs, count: int, difference: Array, doubt: Array) -> NDArray[np.bool_]:
-    """Frames [n] whose pairs differ by OFFSET_EV more in the mean than anharmonic bonds let them; both eV [2 p]."""
+    """Frames [n] whose pairs differ by more in all than anharmonic bonds let them; both [2 p]."""
     judged = np.concatenate([pairs.first, pairs.second])
-    return np.asarray(np.bincount(judged, np.abs(difference) - np.abs(doubt) - OFFSET_EV, count) > 0.0)
+    return np.asarray(np.bincount(judged, np.abs(difference) - np.abs(doubt), count) > 0.0)
 
 
 def _odd(
