@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.conduction import conduct
+from contract.conduction import Flag, conduct
 from contract.voxels import (
     Image,
     Pores,
@@ -111,13 +111,17 @@ class FlowInputs:
         return np.ascontiguousarray(np.moveaxis(cut, -1, self.axis))
 
 
-def flow_inputs(image: Image, axis: int, divisor: int) -> FlowInputs:
-    """What to ask about flow along an axis of an image; a core in a sleeve (contract/voxels.py)."""
+def flow_inputs(image: Image, axis: int, divisor: int, stop: Flag | None = None) -> FlowInputs:
+    """What to ask about flow along an axis of an image; a core in a sleeve (contract/voxels.py).
+
+    Raises:
+        Stopped: `stop` was set meanwhile (contract/conduction.py).
+    """
     pores = pores_of(image, axis)
     distance = np.where(pores.conducting, wall_distance(image, axis), np.float32(0.0))
     scale = np.sqrt(length_scale_squared(distance, pores.conducting)) if pores.percolates else 0.0
     pore = flow_last(pores.conducting, axis)
-    estimate = conduct(pore)
+    estimate = conduct(pore, stop=stop)
     return FlowInputs(
         axis=axis,
         pores=pores,

@@ -5,9 +5,10 @@ import hashlib
 import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from contract.conduction import Flag
 from contract.packed import PackedImage
 from service.errors import OtherDigest, OutOfDomain
 from service.families.field import FlowPrediction, FlowSample
@@ -17,6 +18,7 @@ from service.models import FieldModel
 from service.rock import Rock
 from service.settings import Limits
 from service.spool import Spool
+from service.stopping import stopping
 from service.tenants import NOBODY, Priority, Tenant
 from service.tiles import Progress, TiledQuestion
 
@@ -130,14 +132,18 @@ async def _whole(
     """Each axis in one engine call."""
     model.family.refuse_too_large(image.size)
 
-    def encode() -> list[FlowSample]:
-        unpacked = image.unpacked()
-        return [model.family.encode(unpacked, axis, options.keep_field) for axis in axes]
+    loop, terms = asyncio.get_running_loop(), _terms(options, means.limits.timeout_s, work)
+    deadline = loop.time() + terms.timeout_s
 
-    samples = await asyncio.get_running_loop().run_in_executor(means.encoders, encode)
+    def encode(stop: Flag) -> list[FlowSample]:
+        unpacked = image.unpacked()
+        return [model.family.encode(unpacked, axis, options.keep_field, stop) for axis in axes]
+
+    with stopping(deadline, terms.timeout_s) as stop:
+        samples = await loop.run_in_executor(means.encoders, encode, stop)
     work.encoded = (work.encoded[0], time.monotonic())
     flowing = [sample for sample in samples if sample.inputs.pores.percolates]
-    terms = _terms(options, means.limits.timeout_s, work)
+    terms = replace(terms, timeout_s=max(1e-3, deadline - loop.time()))
     answered = iter(await model.lane.submit(flowing, terms) if flowing else [])
     return [
         next(answered)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.conduction import conduct
+from contract.conduction import Flag, conduct
 from contract.flow import Geometry
 from contract.packed import PackedImage, blocks_of, conducting_along, wall_distance_in
 from contract.tiles import COARSE, FINEST, Block, Tile, TiledFlow
@@ -24,6 +24,7 @@ from service.lanes import Terms
 from service.models import FieldModel
 from service.models.fields import TensorSample
 from service.spool import Scratch
+from service.stopping import stopping
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -90,7 +91,8 @@ class TiledQuestion:
             squares += await self._apart(self._prepare, axis, conducting, block, distance)
             steps.step()
         estimate = self.scratch.room(distance.shape)
-        solved = await self._apart(self._estimate, axis, conducting, estimate)
+        with stopping(deadline, self.terms.timeout_s) as stop:
+            solved = await self._apart(self._estimate, axis, conducting, estimate, stop)
         steps.step()
         flow = TiledFlow(distance, estimate, self.length, self.keep_field, self.scratch.room)
         geometry = self._geometry(axis, conducting, math.sqrt(squares / conducting.count), solved)
@@ -140,9 +142,9 @@ class TiledQuestion:
         self.scratch.let_go()
         return float(((part[where].astype(np.float64) - 0.5) ** 2).sum())
 
-    def _estimate(self, axis: int, conducting: PackedImage, estimate: NDArray[np.float32]) -> bool:
+    def _estimate(self, axis: int, conducting: PackedImage, estimate: NDArray[np.float32], stop: Flag) -> bool:
         """Velocity by conduction, the flow last; whether it was solved. The one thing that no tile can do by itself."""
-        found = conduct(flow_last(conducting.unpacked(), axis))
+        found = conduct(flow_last(conducting.unpacked(), axis), stop=stop)
         x, y, z = found.velocity.shape
         estimate[:x, :y, :z] = found.velocity
         self.scratch.let_go()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.card import FieldCard, FlowDomain
+from contract.conduction import Flag
 from contract.errors import TooLarge
 from contract.flow import FlowInputs, Geometry, flow_inputs
 from contract.units import MILLIDARCY_M2
@@ -97,14 +98,15 @@ class FlowFamily:
         """The family for a model's card."""
         return cls(card)
 
-    def encode(self, image: Image, axis: int, keep_field: bool = False) -> FlowSample:
+    def encode(self, image: Image, axis: int, keep_field: bool = False, stop: Flag | None = None) -> FlowSample:
         """What to ask about flow along an axis.
 
         Raises:
             TooLarge: more voxels than the model takes.
+            Stopped: `stop` was set meanwhile.
         """
         self.refuse_too_large(image.size)
-        inputs = flow_inputs(image, axis, self.card.divisor)
+        inputs = flow_inputs(image, axis, self.card.divisor, stop)
         return FlowSample(inputs, keep_field, inputs.voxels)
 
     def refuse_too_large(self, voxels: int) -> None:

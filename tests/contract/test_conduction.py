@@ -1,9 +1,11 @@
 """Flow by conduction: exact in straight tubes of elliptic section and in slits, and connected as the pores are."""
 
+import threading
+
 import numpy as np
 import pytest
 
-from contract.conduction import conduct, conductivity
+from contract.conduction import Stopped, conduct, conductivity
 from contract.voxels import pores_of
 
 
@@ -66,3 +68,14 @@ def test_a_throat_decides_and_a_dead_end_does_not() -> None:
 def test_no_pores_no_flow() -> None:
     answer = conduct(np.zeros((4, 4, 4), bool))
     assert (answer.permeability, answer.iterations, answer.solved) == (0.0, 0, True)
+
+
+def test_another_thread_can_stop_it() -> None:
+    image = np.random.default_rng(0).random((72, 72, 72)) < 0.7
+    pore, stop = pores_of(image, 2).conducting, np.zeros(1, bool)
+    conduct(pore[:, :, :4])  # compiled
+    alarm = threading.Timer(0.3, stop.fill, [True])
+    alarm.start()
+    with pytest.raises(Stopped):
+        conduct(pore, tolerance=0.0, stop=stop)
+    alarm.cancel()
