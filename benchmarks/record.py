@@ -5,6 +5,7 @@ A benchmark is a function without arguments that returns a `Finding`, or a plain
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -98,9 +99,9 @@ def _cpu_model() -> str:
 
 
 def _rounded(value: Any, digits: int = 5) -> Any:
-    """Floats to a few significant digits, recursively: no more than a timing or an error deserves."""
+    """Floats to a few significant digits, recursively: no more than a timing or an error deserves; no NaN."""
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}")
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(k): _rounded(v, digits) for k, v in value.items()}
     if isinstance(value, list | tuple):

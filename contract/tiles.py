@@ -20,6 +20,7 @@ HALO: Final = 6
 """Voxels: five convolutions of three, and even, as the coarser scale has half the voxels."""
 Block = tuple[slice, slice, slice]
 Tensors = dict[str, NDArray[Any]]
+Graph = Callable[[Tensors], Mapping[str, NDArray[Any]]]
 Room = Callable[[tuple[int, ...]], NDArray[np.float32]]
 """Where a large array is kept: in memory, or in a file."""
 
@@ -141,6 +142,14 @@ class TiledFlow:
         self.flux[tile.inner[2]] += mean.sum(axis=(0, 1), dtype=np.float64)
         if self.velocity is not None:
             self.velocity[tile.inner] = mean
+
+    def run(self, coarse: Graph, finest: Graph) -> None:
+        """All of it, with both graphs at hand."""
+        self.take_coarse(coarse(self.coarse_tensors()))
+        for _ in range(self.passes):
+            for tile in self.tiles:
+                self.take(tile, finest(self.tensors(tile)))
+            self.settle()
 
     def settle(self) -> None:
         """A pass is over: one more layer has its mean and variance."""

@@ -62,7 +62,7 @@ def _paragraphs(card: FieldCard) -> Iterable[str]:
     training = card.training
     yield (
         f"Pipeline `{training.pipeline}`, seed {training.seed}, {training.parameters:,} parameters, about "
-        f"{training.epochs} passes over the images, {training.cpu_seconds / 60:.0f} CPU minutes. Code revision "
+        f"{training.epochs} cubes of each image, {training.cpu_seconds / 60:.0f} CPU minutes. Code revision "
         f"`{training.revision}`, configuration sha256 `{training.config_sha256}`."
     )
     yield "## Admission checks"

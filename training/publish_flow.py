@@ -147,7 +147,7 @@ def _card(
             seed=config.fit.seed,
             parameters=sum(p.numel() for p in committee.parameters()),
             cpu_seconds=record["cpu_seconds"],
-            epochs=max(1, round(config.fit.updates / len(labels["train"]))),
+            epochs=max(1, round(config.fit.updates * config.fit.batch / len(labels["train"]))),
             revision=record["revision"],
             versions=record["versions"],
         ),

@@ -81,12 +81,8 @@ def _warmed(stored: StoredModel, family: FlowFamily, runners: dict[str, Runner])
         whole = family.decode(runners[MEAN](family.collate([sample])), sample)
         if len(runners) == 3 and whole.velocity is not None:
             flow = TiledFlow(sample.inputs.distance, sample.inputs.estimate, family.card.divisor, True, _in_memory)
-            flow.take_coarse(runners[COARSE](flow.coarse_tensors()))
+            flow.run(runners[COARSE], runners[FINEST])
             passes = flow.passes
-            for _ in range(passes):
-                for tile in flow.tiles:
-                    flow.take(tile, runners[FINEST](flow.tensors(tile)))
-                flow.settle()
             field = sample.inputs.field(np.asarray(flow.velocity)[None])
             if not np.abs(field - whole.velocity).max() <= SEAMS * np.abs(whole.velocity).max():
                 raise NotReproduced(

@@ -14,6 +14,7 @@ from understudy.inprocess import InProcess
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from flow_model import publish_flow_model
 from real_triton import Environment, NoTriton, RealTriton, overlay
 from references import SHIPPED
 from tiny import tiny_repository
@@ -34,6 +35,14 @@ SMALL = Limits(
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the models `tiny` and `anything`."""
     return tiny_repository(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def rocks_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a model of flow."""
+    root = tiny_repository(tmp_path_factory.mktemp("fields"))
+    publish_flow_model(root, tmp_path_factory.mktemp("staging"))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,9 @@ import httpx
 import numpy as np
 import pytest
 from conftest import in_process
-from flow_model import NAME, parabola, publish_flow_model
+from flow_model import NAME, parabola
 from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
-from tiny import tiny_repository
 
 from contract.units import MILLIDARCY_M2
 from service.settings import Limits, Settings
@@ -34,15 +33,8 @@ def npy(array: np.ndarray) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tiny_repository(tmp_path_factory.mktemp("fields"))
-    publish_flow_model(root, tmp_path_factory.mktemp("staging"))
-    return root
-
-
-@pytest.fixture(scope="module")
-def rocks(repo: Path) -> Iterator[httpx.Client]:
-    with in_process(Settings(model_repo=repo, workers=2, limits=Limits(image_voxels=100_000))) as client:
+def rocks(rocks_repo: Path) -> Iterator[httpx.Client]:
+    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=Limits(image_voxels=100_000))) as client:
         yield client
 
 

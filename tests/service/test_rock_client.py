@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from flow_model import NAME, parabola, publish_flow_model
+from flow_model import NAME, parabola
 from test_fields import blobs
-from tiny import tiny_repository
 from typer.testing import CliRunner
 from understudy import Client, rock_flows
 from understudy.cli import app
@@ -23,15 +22,8 @@ from service.settings import Limits, Settings
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tiny_repository(tmp_path_factory.mktemp("fields"))
-    publish_flow_model(root, tmp_path_factory.mktemp("staging"))
-    return root
-
-
-@pytest.fixture(scope="module")
-def client(repo: Path) -> Iterator[Client]:
-    with Client(transport=InProcess(create_app(Settings(model_repo=repo, workers=2)))) as client:
+def client(rocks_repo: Path) -> Iterator[Client]:
+    with Client(transport=InProcess(create_app(Settings(model_repo=rocks_repo, workers=2)))) as client:
         yield client
 
 
@@ -81,11 +73,11 @@ def test_what_cannot_be_sent_or_answered_is_an_error_with_a_remedy(client: Clien
 
 
 def test_the_command_prints_a_table_or_json_writes_the_field_and_simulates_a_part(
-    repo: Path, serve: Callable[[Settings], int], tmp_path: Path
+    rocks_repo: Path, serve: Callable[[Settings], int], tmp_path: Path
 ) -> None:
     image = blobs((24, 24, 24), 0.5)
     np.save(tmp_path / "rock.npy", image)
-    url = f"http://127.0.0.1:{serve(Settings(model_repo=repo, workers=2))}"
+    url = f"http://127.0.0.1:{serve(Settings(model_repo=rocks_repo, workers=2))}"
     asked = ["permeability", str(tmp_path / "rock.npy"), "--voxel-um", "2", "--model", NAME, "--url", url]
 
     shown = CliRunner().invoke(app, asked)
@@ -106,13 +98,13 @@ def test_an_order_that_is_none_is_refused_and_not_taken_for_the_usual_one(tmp_pa
 
 
 def test_a_cube_from_the_middle_is_simulated_by_the_installed_solver(
-    repo: Path, serve: Callable[[Settings], int], tmp_path: Path
+    rocks_repo: Path, serve: Callable[[Settings], int], tmp_path: Path
 ) -> None:
     from training.simulators.creeping_flow import solve_flow
 
     image = blobs((24, 24, 24), 0.5)
     np.save(tmp_path / "rock.npy", image)
-    url = f"http://127.0.0.1:{serve(Settings(model_repo=repo, workers=2))}"
+    url = f"http://127.0.0.1:{serve(Settings(model_repo=rocks_repo, workers=2))}"
     asked = ["permeability", str(tmp_path / "rock.npy"), "--voxel-um", "2", "--model", NAME, "--url", url]
     verified = CliRunner().invoke(app, [*asked, "--axis", "y", "--verify", "16", "--json"])
     checked = answer_of(verified)["verification"]
@@ -178,12 +170,14 @@ def test_hostile_files_are_refused_before_they_take_memory(client: Client, tmp_p
 
 
 def test_a_large_image_goes_up_in_parts_and_progress_comes_down(
-    repo: Path, serve: Callable[[Settings], int], monkeypatch: pytest.MonkeyPatch
+    rocks_repo: Path, serve: Callable[[Settings], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rock_flows, "IN_PARTS", 1_000)
     monkeypatch.setattr(rock_flows, "PART", 3_000)
     image, steps = blobs((36, 24, 20), 0.45), list[tuple[int, int]]()
-    port = serve(Settings(model_repo=repo, workers=2, limits=Limits(whole_voxels=1_000, tile_length=16, uploads=1)))
+    port = serve(
+        Settings(model_repo=rocks_repo, workers=2, limits=Limits(whole_voxels=1_000, tile_length=16, uploads=1))
+    )
     with Client(f"http://127.0.0.1:{port}") as client:
         for _ in range(2):  # the first upload is gone when the second is made
             answer = client.permeability(image, 2.0, axes="x", model=NAME, on_progress=lambda *step: steps.append(step))
@@ -197,12 +191,12 @@ def test_a_large_image_goes_up_in_parts_and_progress_comes_down(
 
 
 def test_the_field_is_written_as_its_file_is_named(
-    repo: Path, serve: Callable[[Settings], int], tmp_path: Path
+    rocks_repo: Path, serve: Callable[[Settings], int], tmp_path: Path
 ) -> None:
     import zarr
 
     np.save(tmp_path / "rock.npy", blobs())
-    url = f"http://127.0.0.1:{serve(Settings(model_repo=repo, workers=2))}"
+    url = f"http://127.0.0.1:{serve(Settings(model_repo=rocks_repo, workers=2))}"
     asked = ["permeability", str(tmp_path / "rock.npy"), "--voxel-um", "2", "--model", NAME, "--url", url]
     for name in ("u.npy", "u.vti", "u.zarr", "u.zarr.zip", "u.docx"):
         done = CliRunner().invoke(app, [*asked, "--axis", "y", "--field", str(tmp_path / name)])

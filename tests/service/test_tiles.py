@@ -14,9 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from conftest import in_process
-from flow_model import NAME, publish_flow_model
+from flow_model import NAME
 from test_fields import NPY, PATH, blobs, npy
-from tiny import tiny_repository
 
 from service.settings import Limits, Settings
 
@@ -24,21 +23,14 @@ TILED = Limits(whole_voxels=1000, tile_length=16)
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tiny_repository(tmp_path_factory.mktemp("fields"))
-    publish_flow_model(root, tmp_path_factory.mktemp("staging"))
-    return root
-
-
-@pytest.fixture(scope="module")
-def whole(repo: Path) -> Iterator[httpx.Client]:
-    with in_process(Settings(model_repo=repo, workers=2)) as client:
+def whole(rocks_repo: Path) -> Iterator[httpx.Client]:
+    with in_process(Settings(model_repo=rocks_repo, workers=2)) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def tiled(repo: Path) -> Iterator[httpx.Client]:
-    with in_process(Settings(model_repo=repo, workers=2, limits=TILED)) as client:
+def tiled(rocks_repo: Path) -> Iterator[httpx.Client]:
+    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=TILED)) as client:
         yield client
 
 
@@ -119,19 +111,19 @@ def test_where_nothing_flows_no_tile_is_run(tiled: httpx.Client) -> None:
     assert not np.load(io.BytesIO(ask(tiled, image, "application/x-npy", axis="z").content)).any()
 
 
-def test_bits_of_a_large_image_are_never_unpacked_as_a_whole(repo: Path) -> None:
+def test_bits_of_a_large_image_are_never_unpacked_as_a_whole(rocks_repo: Path) -> None:
     image = blobs((64, 64, 64), 0.45)
     raw = {"Content-Type": "application/octet-stream"}
     query = {"voxel_size_um": 2.0, "axes": "y", "shape": "64,64,64", "dtype": "bits"}
-    with in_process(Settings(model_repo=repo, workers=2, limits=TILED, spool_bytes=3 * 2**20)) as client:
+    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=TILED, spool_bytes=3 * 2**20)) as client:
         said = client.post(PATH, content=np.packbits(image).tobytes(), headers=raw, params=query)
         assert said.raise_for_status().json()["tiles"]["y"] == 64
         again = client.post(PATH, content=np.packbits(image).tobytes(), headers=raw, params=query)
         assert again.status_code == 200  # the room was given back
 
 
-def test_without_room_on_disk_it_says_so(repo: Path) -> None:
-    with in_process(Settings(model_repo=repo, workers=2, limits=TILED, spool_bytes=10_000)) as client:
+def test_without_room_on_disk_it_says_so(rocks_repo: Path) -> None:
+    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=TILED, spool_bytes=10_000)) as client:
         refused = ask(client, blobs((40, 24, 20), 0.45), axes="z")
         assert (refused.status_code, refused.json()["code"]) == (507, "spool_full")
 
@@ -139,8 +131,8 @@ def test_without_room_on_disk_it_says_so(repo: Path) -> None:
 LARGE = blobs((64, 64, 48), 0.45)
 
 
-def test_others_are_answered_between_tiles(repo: Path, serve: Callable[[Settings], int]) -> None:
-    port = serve(Settings(model_repo=repo, workers=1, limits=TILED.model_copy(update={"whole_voxels": 10_000})))
+def test_others_are_answered_between_tiles(rocks_repo: Path, serve: Callable[[Settings], int]) -> None:
+    port = serve(Settings(model_repo=rocks_repo, workers=1, limits=TILED.model_copy(update={"whole_voxels": 10_000})))
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0) as client, _stream(port, LARGE) as lines:
         step = next(lines)["progress"]
         while step["done"] < step["total"] // 2:  # tiles are under way
@@ -150,8 +142,8 @@ def test_others_are_answered_between_tiles(repo: Path, serve: Callable[[Settings
         assert left[-1] - step["done"] > 5
 
 
-def test_who_leaves_is_worked_for_no_more(repo: Path, serve: Callable[[Settings], int]) -> None:
-    port = serve(Settings(model_repo=repo, workers=1, limits=TILED))
+def test_who_leaves_is_worked_for_no_more(rocks_repo: Path, serve: Callable[[Settings], int]) -> None:
+    port = serve(Settings(model_repo=rocks_repo, workers=1, limits=TILED))
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0) as client:
         with _stream(port, LARGE) as lines:
             next(lines)

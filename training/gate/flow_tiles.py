@@ -23,10 +23,6 @@ def tiles_are_whole(folder: Path, whole: Engine, image: Image, divisor: int) -> 
     velocity = whole(inputs.tensors())["velocity"][0]
     length = divisor * max(1, max(velocity.shape) // (2 * divisor))
     flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
-    flow.take_coarse(coarse(flow.coarse_tensors()))
-    for _ in range(flow.passes):
-        for tile in flow.tiles:
-            flow.take(tile, finest(flow.tensors(tile)))
-        flow.settle()
+    flow.run(coarse, finest)
     apart = float(np.abs(np.asarray(flow.velocity) - velocity).max() / np.abs(velocity).max())
     return [Check(name="velocity in tiles beside whole", measured=apart, bound=SEAMS, unit="relative")]

@@ -150,16 +150,15 @@ def mask(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.where(below > 0.0, fine / torch.where(below > 0.0, below, torch.ones_like(below)), 0.0)
 
 
-def loss(answers: Answers, target: Tensor, variance: Tensor | None = None) -> Tensor:
+def loss(answers: Answers, target: Tensor, variance: Tensor) -> Tensor:
     """Sum over scales of the mean square error, relative to a variance; mean over the batch.
 
     Args:
         answers: of the network.
         target: of the finest scale, [B, 1, ...]; the coarser ones are its averages.
-        variance: [B]; the paper's, of the finest target, where it is not given.
+        variance: [B]; the paper's is that of the finest target.
     """
     axes = tuple(range(1, target.dim()))
     levels = pyramid(target, len(answers.scales))
     errors = [((y - t) ** 2).mean(dim=axes) for y, t in zip(answers.scales, levels, strict=True)]
-    relative_to = target.var(dim=axes, unbiased=False) if variance is None else variance
-    return (torch.stack(errors).sum(dim=0) / relative_to).mean()
+    return (torch.stack(errors).sum(dim=0) / variance).mean()

@@ -35,6 +35,7 @@ from training.pipelines.preparation import Prepared
 from training.record import run_record
 from training.sampling.chance import frames_by_chance, frames_of_waves
 from training.simulators.committee import CommitteeReference
+from training.simulators.references import opened
 
 TAUGHT: Final = "taught.extxyz"
 
@@ -75,7 +76,7 @@ def train_taught(config: TeacherStudentConfig, folder: Path) -> HipNNRun:
     save_run(folder, run)
     save_predictions(folder, run.network, prepared)
     if learned.validation is not None and processes.is_first():
-        write_properties(learned, run, learned.reference.open(), folder)
+        write_properties(learned, run, opened(learned.reference), folder)
     return run
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.repository import ModelRepository
+from contract.repository import ModelRepository, StoredModel
 from contract.structures import Structure
 from training.active.committee import NetworkCommittee
 from training.checkpoint import published_network
@@ -68,8 +68,13 @@ def follow(
     return ended
 
 
+def published(folder: Path) -> StoredModel:
+    """The promoted version of the model in a folder of a repository."""
+    return ModelRepository(folder.parent).load(folder.name)
+
+
 def _committee(folder: Path) -> NetworkCommittee:
-    network = published_network(ModelRepository(folder.parent).load(folder.name))
+    network = published_network(published(folder))
     if not isinstance(network, HipNN) or network.config.members == 1:
         raise NoCommittee(f"{folder} is no committee of HIP-NN networks, whose dynamics could be followed and judged")
     return NetworkCommittee(network)

@@ -28,7 +28,7 @@ from contract.structures import checked_structure
 from contract.units import KCAL_MOL_EV
 from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
-from training.sampling.followed import Followed, follow
+from training.sampling.followed import Followed, follow, published
 from training.sampling.molecules import (
     Molecule,
     bridged,
@@ -230,6 +230,7 @@ def _record(
         "config_sha256": config_sha256(config),
         "level_of_theory": reference.method,
         "labeller_sha256": sha256_of(labeller) if labeller.is_file() else None,
+        "followed_digest": None if config.followed is None else published(config.followed.model).digest,
         "frames": int(kept.sum()),
         "left_out": int((~kept).sum()),
         "kinds": {kind: sum(s.kind == kind for s, k in zip(shapes, kept, strict=True) if k) for kind in sorted(kinds)},

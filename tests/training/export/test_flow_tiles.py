@@ -39,12 +39,8 @@ def test_an_image_in_tiles_is_the_image_whole(
     inputs = flow_inputs(image, 0, committee.config.divisor)
     coarse, finest = onnx_engine(folder / COARSE), onnx_engine(folder / FINEST)
     flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
-    flow.take_coarse(coarse(flow.coarse_tensors()))
+    flow.run(coarse, finest)
     assert flow.passes == 5
-    for _ in range(flow.passes):
-        for tile in flow.tiles:
-            flow.take(tile, finest(flow.tensors(tile)))
-        flow.settle()
     with torch.no_grad():
         velocity, member_flow = committee(*(torch.from_numpy(v) for v in inputs.tensors().values()))
     np.testing.assert_allclose(flow.velocity, velocity[0], atol=2e-4 * float(velocity.abs().max()))

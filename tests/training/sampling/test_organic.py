@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.io import read
 from typer.testing import CliRunner
 
+from contract.repository import ModelRepository
 from contract.structures import checked_structure
 from training.data.extxyz import ExtxyzKeys, read_extxyz
 from training.data.provenance import Provenance
@@ -78,6 +79,7 @@ def test_an_earlier_student_s_dynamics_is_followed_until_it_is_unsure(ensemble: 
     )
     made = json.loads((tmp_path / "sure" / "sampling.json").read_text())
     assert len(sure) == len(unsure) == made["molecules"]
+    assert made["followed_digest"] == ModelRepository(shipped.parent).load("organic").digest
     starts = [a.positions for a in read(tmp_path / "sure" / "frames.extxyz", ":") if a.info["kind"] != "followed"]
 
     def moved(atoms: Atoms) -> float:
