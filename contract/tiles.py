@@ -60,13 +60,7 @@ def tiles_of(shape: tuple[int, ...], length: int, halo: int = HALO) -> list[Tile
 
 
 class TiledFlow:
-    """One image on its way through both graphs, whoever runs them.
-
-        flow.take_coarse(run(COARSE, flow.coarse_tensors()))
-        for _ in range(flow.passes):
-            for tile in flow.tiles:
-                flow.take(tile, run(FINEST, flow.tensors(tile)))
-            flow.settle()
+    """One image on its way through both graphs: by `run`, or by the same steps where they go through queues.
 
     Args:
         distance: float32 [X, Y, Z], voxels to the wall in the conducting pores, 0 elsewhere; padded, flow along Z.
