@@ -185,7 +185,7 @@ def _eager(image: Image) -> float:
 
 
 def _until(image: Image, flow: Flow, error: float) -> float | None:
-    """CPU seconds of the shortest simulation within an error of the final permeability; None if that is the whole one."""
+    """CPU seconds of the shortest simulation within an error of the final permeability; None: the whole one."""
     steps = 10
     while steps < flow.steps:
         begun = time.process_time()
