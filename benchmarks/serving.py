@@ -2,9 +2,12 @@
 
 Peers: the bare engine and the same work in process; a bare FastAPI echo; real Triton's python backend called directly,
 with ragged batching; LitServe; a server with a timed batcher (0.1 s, 512 atoms). Loads: one MD client at 24, 216 and
-1,000 atoms (10,000 are beyond the light model's card); 64 clients with mixed molecules; the same with a fifth of the
-clients leaving before their answer. A light model, on which what is around the engine weighs most, bears all of them;
-the committee for organic molecules the second.
+1,000 atoms of an organic liquid, and at 10,976 of an aluminium crystal; 64 clients with mixed molecules; the same with
+a fifth of the clients leaving before their answer. A light model, on which what is around the engine weighs most, bears
+the molecules; the committee for organic molecules the crowd too.
+
+The floor of a crowd is the echo: somebody who does the offline work and beside it only what an echo and its callers
+take on the same cores would reach the share of offline that is called `an echo's`.
 
 Client and servers share the cores. Requests are encoded before the clock starts, answers are read to the last byte but
 not decoded. Peers are asked in turn while the others are stopped (SIGSTOP), medians over rounds; the ratios are what
@@ -33,13 +36,13 @@ from understudy.framing import encode
 
 from benchmarks.peers.direct import Direct
 from benchmarks.record import Finding
-from benchmarks.structures import chain
+from benchmarks.structures import aluminium, chain
 from contract.graphs import build_graph
 from contract.repository import ModelRepository, StoredModel
-from contract.structures import Structure
+from contract.structures import Structure, checked_structure
 
 PROJECT = Path(__file__).parent.parent
-LIGHT, COMMITTEE = "malonaldehyde", "organic"
+LIGHT, COMMITTEE, METAL = "malonaldehyde", "organic", "aluminium-student"
 ROUNDS = 3
 CALLS = 60
 SECONDS = 1.5
@@ -47,6 +50,7 @@ CALLERS = 64
 CALLS_APART_S = 0.2  # of a caller who leaves: about as often as one who stays
 ATOMS = (24, 216, 1000)
 FEWEST_CALLS = 3
+CRYSTAL_CELLS = 14
 ELEMENTS = [1, 6, 8]
 SEED = 0
 ECHO = """
@@ -102,24 +106,26 @@ class Connection:
 
 def run(model_repo: Path = PROJECT / "model_repo") -> Finding:
     """Every load on the light model, the crowd on the committee too; every peer."""
-    light, committee = (ModelRepository(model_repo).load(name) for name in (LIGHT, COMMITTEE))
+    light, committee, metal = (ModelRepository(model_repo).load(name) for name in (LIGHT, COMMITTEE, METAL))
     with ExitStack() as stack:
         peers, absent = _peers(stack, light, model_repo)
         values = {
             "absent": absent,
-            "one MD client": {f"{n} atoms": _lone(light, peers, n) for n in ATOMS},
+            "one MD client": {f"{n} atoms": _lone(light, peers, _liquid(n)) for n in ATOMS},
             f"{CALLERS} clients": _crowd(light, peers),
             "a fifth of the clients leaving": _leaving(peers, peers[0]),
         }
     with ExitStack() as stack:
         values[f"{CALLERS} clients, {COMMITTEE}"] = _crowd(committee, _peers(stack, committee, model_repo)[0])
+    with ExitStack() as stack:
+        values[f"one MD client, {METAL}"] = _lone(metal, _peers(stack, metal, model_repo)[0], _crystal())
     return Finding(
         values,
         f"Model {LIGHT} unless another is named. ms: median latency of one caller; atoms/s: 64 callers with molecules "
         "of 9 to 60 atoms. `offline` is the same work in batches of the card's best size without a server, one thread "
         "a core, on the same two shared cores. The gateway runs without its students' teachers, as no peer has any.",
         [SEED],
-        {model.card.name: model.digest for model in (light, committee)},
+        {model.card.name: model.digest for model in (light, committee, metal)},
     )
 
 
@@ -227,9 +233,18 @@ def _alone(peers: Sequence[Peer], peer: Peer | None = None) -> Iterator[None]:
             os.killpg(other.process, signal.SIGCONT)
 
 
-def _lone(model: StoredModel, peers: Sequence[Peer], atoms: int) -> dict[str, Any]:
+def _liquid(atoms: int) -> Structure:
+    return chain(atoms, np.random.default_rng(SEED), ELEMENTS)
+
+
+def _crystal() -> Structure:
+    """A free crystal: peers take no cell."""
+    crystal = aluminium(CRYSTAL_CELLS)
+    return checked_structure(crystal.numbers, crystal.positions)
+
+
+def _lone(model: StoredModel, peers: Sequence[Peer], structure: Structure) -> dict[str, Any]:
     """Median latency in ms of one caller, and what the work alone takes in this process."""
-    structure = chain(atoms, np.random.default_rng(SEED), ELEMENTS)
     cutoff = model.card.domain.cutoff_angstrom
     direct = Direct(model.file("model.onnx"), cutoff)
     alone = _median_call(lambda: direct([structure]), FEWEST_CALLS)
@@ -258,16 +273,17 @@ def _crowd(model: StoredModel, peers: Sequence[Peer]) -> dict[str, Any]:
     for _ in range(ROUNDS):
         row = {}
         for peer in peers:
-            if peer.name != "echo":
-                with _alone(peers, peer):
-                    requests = [peer.encode(s) for s in structures]
-                    row[peer.name] = asyncio.run(_served(peer.port, structures, requests))
+            with _alone(peers, peer):
+                requests = [peer.encode(s) for s in structures]
+                row[peer.name] = asyncio.run(_served(peer.port, structures, requests))
         with _alone(peers):
             rounds.append(row | {"offline": _offline(model, structures)})
     row = {f"{name}, atoms/s": statistics.median(r[name] for r in rounds) for name in rounds[0]}
-    row["share of offline"] = {
-        name: statistics.median(r[name] / r["offline"] for r in rounds) for name in rounds[0] if name != "offline"
-    }
+    served = [peer.name for peer in peers if peer.name != "echo"]
+    share = {name: statistics.median(r[name] / r["offline"] for r in rounds) for name in served}
+    # seconds an atom add up where the same cores do both
+    floor = statistics.median(1.0 / (1.0 + r["offline"] / r["echo"]) for r in rounds)
+    row["share of offline"] = share | {"an echo's": floor}
     return row
 
 

@@ -107,7 +107,16 @@ def create_app(
             turns = Turns(workers)
             models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
             spool = Spool(settings.spool, settings.spool_bytes)
-            plane = Plane(models, settings.limits, encoders, workers.count, journal, engine.is_there, spool)
+            plane = Plane(
+                models=models,
+                limits=settings.limits,
+                encoders=encoders,
+                concurrency=workers.count,
+                parallelism=settings.parallelism(),
+                journal=journal,
+                engine_is_there=engine.is_there,
+                spool=spool,
+            )
             app.state.plane = plane
             canary = Canary(plane, settings.canary_fraction)
             plane.followers.add(canary)

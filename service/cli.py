@@ -25,7 +25,7 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port [8001].")] = None,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Only HTTP.")] = False,
     model_repo: Annotated[Path | None, typer.Option(help="Folder of models [model_repo].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [all cores].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [cores + 2].")] = None,
     keys_file: Annotated[
         Path | None, typer.Option(help="Keys of the tenants; with them everything but health needs one.")
     ] = None,

@@ -53,13 +53,13 @@ class Means:
     Attributes:
         encoders: threads that prepare images.
         spool: room on disk for what is larger than memory should hold.
-        concurrency: engine calls at once.
+        parallelism: engine calls that do not slow each other down.
     """
 
     limits: Limits
     encoders: Executor
     spool: Spool
-    concurrency: int
+    parallelism: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +166,7 @@ async def _in_tiles(
             keep_field=options.keep_field,
             terms=terms,
             length=means.limits.tile_length,
-            ahead=means.concurrency,
+            ahead=means.parallelism,
             encoders=means.encoders,
             scratch=scratch,
             tell=options.tell,

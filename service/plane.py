@@ -136,6 +136,7 @@ class Plane:
         spool: room on disk for what is larger than memory should hold.
         uploads: images that come in parts.
         concurrency: engine calls at once.
+        parallelism: of these, how many do not slow each other down.
         journal: what is known of each request, whatever its protocol.
         engine_is_there: whether a prediction that comes now finds somebody to run it.
     """
@@ -146,6 +147,7 @@ class Plane:
         limits: Limits,
         encoders: ThreadPoolExecutor,
         concurrency: int = 1,
+        parallelism: int = 1,
         journal: Journal | None = None,
         engine_is_there: Callable[[], bool] = lambda: True,
         spool: Spool | None = None,
@@ -159,6 +161,7 @@ class Plane:
         self.models = models
         self.limits = limits
         self.concurrency = concurrency
+        self.parallelism = parallelism
         self._encoders = encoders
 
     async def predict(self, asked: str | Model, structures: Sequence[Structure], options: Options) -> Answer:
@@ -198,7 +201,7 @@ class Plane:
         self, model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions
     ) -> FlowAnswer:
         """Permeability, and where it is wanted the velocity, of an image along some axes; see service/flow.py."""
-        means = Means(self.limits, self._encoders, self.spool, self.concurrency)
+        means = Means(self.limits, self._encoders, self.spool, self.parallelism)
         return await answer_flow(model, image, axes, options, means)
 
     async def second_opinions(self, answer: Answer, places: Sequence[int], options: Options) -> dict[int, Opinion]:

@@ -127,12 +127,14 @@ class Planner:
     """Plans requests.
 
     Attributes:
-        workers: engine calls at once.
+        concurrency: engine calls at once.
+        parallelism: of these, how many do not slow each other down.
     """
 
     models: Models
     limits: Limits
-    workers: int
+    concurrency: int
+    parallelism: int
 
     def plan(self, model: Model, items: Sequence[Structure | Size], options: Options) -> Plan:
         """What these structures, or sizes, would cost a model."""
@@ -157,9 +159,9 @@ class Planner:
         padded = batches_of([e for e in estimates if e.slots], lane.bounds, options.deterministic)
         seconds = None
         if curve.points and not options.forces_std:
-            queue = lane.waiting_slots * lane.bounds.seconds_per_slot / self.workers
+            queue = lane.waiting_slots * lane.bounds.seconds_per_slot / self.parallelism
             each = [_seconds_of(batch.slots, model.card) for batch in padded]
-            seconds = Seconds(queue, max(sum(each) / self.workers, max(each, default=0.0)))
+            seconds = Seconds(queue, max(sum(each) / self.parallelism, max(each, default=0.0)))
         plan = Plan(
             model,
             estimates,
@@ -189,7 +191,7 @@ class Planner:
         if memory is None:
             return None
         each = [memory.bytes_per_slot * batch.slots + memory.bytes_per_atom * batch.atoms for batch in batches]
-        return int(sum(sorted(each)[-self.workers :]))
+        return int(sum(sorted(each)[-self.concurrency :]))
 
 
 def batches_of(estimates: Sequence[Estimate], bounds: Bounds, alone: bool) -> list[Batch]:

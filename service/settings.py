@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024 * 1024
 Device = Literal["auto", "cpu", "cuda"]
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_HANDING_OVER: Final = 2
 
 
 class Limits(BaseModel):
@@ -70,6 +71,14 @@ def available_cores() -> int:
         return cores
 
 
+def _workers() -> int:
+    """More than cores, so that none stands still while a batch passes between the event loop and a worker.
+
+    On two cores, 64 callers got 1.2 to 1.3 times as many answers with four workers as with two.
+    """
+    return available_cores() + _HANDING_OVER
+
+
 class Settings(BaseSettings):
     """Settings of the gateway; nested ones are written `UNDERSTUDY_LIMITS__JSON_BYTES=1000000`."""
 
@@ -90,7 +99,7 @@ class Settings(BaseSettings):
     device: Device = Field("auto", description="where an embedded engine runs them: cpu, cuda, or auto")
     triton_url: str | None = Field(None, description="gRPC addresses of Triton, host:port, with commas between them")
     triton_calls: int = Field(2, ge=1, description="engine calls at once on each Triton server")
-    workers: int = Field(default_factory=available_cores, ge=1, description="embedded engine calls at once")
+    workers: int = Field(default_factory=_workers, ge=1, description="embedded engine calls at once")
     allowed_hosts: list[str] | None = Field(
         None, description="names callers may use in `Host`; by default any, or only this machine when host is loopback"
     )
@@ -151,6 +160,10 @@ class Settings(BaseSettings):
     def calls(self) -> int:
         """Engine calls at once."""
         return self.triton_calls * len(self.triton_urls()) or 1 if self.engine == "triton" else self.workers
+
+    def parallelism(self) -> int:
+        """Engine calls that do not slow each other down: on an embedded engine no more than cores."""
+        return self.calls() if self.engine == "triton" else min(self.workers, available_cores())
 
     def address(self, port: int) -> str:
         """Host and port as a URL has them."""

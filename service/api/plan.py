@@ -36,7 +36,7 @@ def _planned(body: bytes | bytearray, request: Request, plane: Plane) -> dict[st
     model = plane.models.potential(name, wanted.version)
     items: list[Structure | Size] = [*_items(asked, model, plane.limits)]
     options = Options(forces_std=not MEMBER_OUTPUTS.isdisjoint(wanted.outputs), deterministic=wanted.deterministic)
-    planner = Planner(plane.models, plane.limits, plane.concurrency)
+    planner = Planner(plane.models, plane.limits, plane.concurrency, plane.parallelism)
     planned = planner.plan(model, items, options)
     other = planner.alternative(planned, items, options)
     return {**said(planned), "structures": planned.estimates, "alternative": None if other is None else said(other)}

@@ -30,7 +30,7 @@ from service.meters import Meter
 
 LOOK_AHEAD: Final = 64
 FULL_ENOUGH: Final = 0.9
-SHORT_S: Final = 1e-3
+SHORT_S: Final = 2.5e-3
 HEAD_ROOM: Final = 0.9
 RECOVERY_S: Final = 60.0
 RECOVERY: Final = 1.1

@@ -45,9 +45,15 @@ def test_a_gateway_on_loopback_knows_only_its_own_names_and_one_on_a_network_any
     assert Settings(allowed_hosts=["*"]).hosts() == frozenset()
 
 
-def test_workers_are_the_cores_that_this_process_may_use() -> None:
+def test_two_more_workers_than_cores_that_this_process_may_use() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
-    assert Settings().workers == available_cores()
+    assert Settings().workers == available_cores() + 2
+
+
+def test_no_more_calls_than_cores_run_at_full_speed_on_an_embedded_engine() -> None:
+    assert Settings().parallelism() == available_cores()
+    assert Settings(workers=1).parallelism() == 1
+    assert Settings(engine="triton", triton_url="a:1,b:1", triton_calls=40).parallelism() == 80
 
 
 def test_a_model_that_is_not_what_its_card_says_keeps_the_gateway_from_starting(tmp_path: Path) -> None:
