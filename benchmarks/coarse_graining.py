@@ -16,7 +16,6 @@ runs/coarse_graining, so the comparison goes on where it was stopped; `python -m
 the part of one arm alone.
 """
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,6 +33,7 @@ from contract.repository import sha256_of
 from training.checkpoint import Run, load_run, save_run
 from training.coarse.dynamics import BeadForces, DynamicsConfig, NetworkForces
 from training.coarse.frames import BeadFrames, State, read_frames
+from training.files import read_json, write_json
 from training.pipelines.coarse_graining import (
     Arrangement,
     CoarseGrainingConfig,
@@ -225,11 +225,8 @@ def _kept(name: str, make: Callable[[], Result]) -> Result:
     path = FOLDER / f"{name}.json"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        result = make()
-        path.with_suffix(".part").write_text(json.dumps(result) + "\n")
-        path.with_suffix(".part").replace(path)
-    stored: Result = json.loads(path.read_text())
-    return stored
+        write_json(path, make())
+    return read_json(path)
 
 
 if __name__ == "__main__":

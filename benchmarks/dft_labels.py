@@ -35,7 +35,7 @@ def run() -> Finding:
     for (name, part), spent in zip(parts.items(), seconds, strict=True):
         part["cpu_seconds"] = spent
         part["atoms"] = len(structures[name])
-    coarse = labels.energy[1] - labels.energy[0]
+    shorter = {"as the cells": _above(labels, structures["crystal"]), "finer": _above(finer, structures["crystal"])}
     return Finding(
         {
             "cells": parts,
@@ -43,10 +43,7 @@ def run() -> Finding:
             "levels": {"DFT": DFT.open().method, "EAM": EamSpec().open().method},
             "finer settings": {
                 "settings": FINER.model_dump(mode="json"),
-                "energy of the shorter crystal above the crystal, meV/atom": {
-                    "finer": 250.0 * float(finer.energy[1] - finer.energy[0]),
-                    "as above": 250.0 * float(coarse),
-                },
+                "energy of the shorter crystal above the crystal, meV/atom": shorter,
             },
         },
         (__doc__ or "").partition("\n")[2],
@@ -69,6 +66,11 @@ def cells() -> dict[str, Structure]:
         "vacancy": _structure(vacancy),
         "disordered": disordered,
     }
+
+
+def _above(labels: Labels, crystal: Structure) -> float:
+    """How far the second cell is above the first, of as many atoms, meV/atom."""
+    return 1e3 * float(labels.energy[1] - labels.energy[0]) / len(crystal)
 
 
 def _timed(spec: GpawSpec, structures: list[Structure]) -> tuple[Labels, list[float]]:

@@ -23,8 +23,8 @@ from benchmarks.intervals import half_width_95
 from benchmarks.record import Finding, write_record
 from contract.card import Comparison, Metric
 from training.baselines import mean_predictor
-from training.checkpoint import write_json
 from training.evaluation import energy_metrics, load_predictions
+from training.files import write_json
 from training.pipelines.committee import CommitteeConfig
 from training.pipelines.distillation import DistillationConfig
 from training.pipelines.preparation import prepare

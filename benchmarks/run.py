@@ -39,6 +39,9 @@ BENCHMARKS = {
     "distillation": Benchmark(
         "claims", "benchmarks.distillation:accuracy", "students of mean forces beside energies alone"
     ),
+    "organic": Benchmark(
+        "claims", "benchmarks.organic:run", "the shipped `organic` on public molecules, and its teachers"
+    ),
     "coarse_graining": Benchmark(
         "claims", "benchmarks.coarse_graining:run", "force fields of beads at states that they were not trained at"
     ),

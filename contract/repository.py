@@ -29,6 +29,7 @@ from contract.errors import (
     UnsafeArtefact,
     VersionExists,
 )
+from contract.files import write_text
 from contract.layout import companions_of, place_of
 from contract.triton_config import triton_config
 
@@ -243,7 +244,7 @@ class ModelRepository:
         return history
 
     def _write_history(self, name: str, history: list[str]) -> None:
-        _replace(self.root / name / _HISTORY, json.dumps(history) + "\n")
+        write_text(self.root / name / _HISTORY, json.dumps(history) + "\n")
 
 
 def model_digest(card: AnyCard) -> str:
@@ -313,7 +314,7 @@ def _add(staged: Path, target: Path, version: str) -> None:
 def _put_on_top(root: Path, card: AnyCard) -> None:
     """Promote: the card, which is the one step, then what is made from it."""
     folder = root / card.name
-    _replace(folder / "card.json", (folder / card.version / "card.json").read_text())
+    write_text(folder / "card.json", (folder / card.version / "card.json").read_text())
     _follow(root, card)
 
 
@@ -329,18 +330,11 @@ def _follow(root: Path, card: AnyCard) -> None:
             made[root / companion / "config.pbtxt"] = triton_config(card, graph)
     for path, text in made.items():
         if _text(path) != text:
-            _replace(path, text)
+            write_text(path, text)
 
 
 def _text(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    written = path.with_name(f".{path.name}.new")
-    written.write_text(text)
-    os.replace(written, path)
 
 
 def _listed(names: list[str]) -> str:

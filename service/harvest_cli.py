@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from contract.files import replaced
 from service.harvest import comment_values, files_of, frames_in
 
 app = typer.Typer(
@@ -52,8 +53,8 @@ def export(
     reason: Annotated[str, typer.Option(help="Only what has this reason, such as out_of_domain.")] = "",
 ) -> None:
     """Write harvested structures into one file, for a reference calculation."""
-    count, beside = 0, out.with_name(f".{out.name}.part")
-    with beside.open("w") as stream:
+    count = 0
+    with replaced(out) as part, part.open("w") as stream:
         for path in files_of(folder):
             for frame in frames_in(path):
                 said = comment_values(frame)
@@ -61,5 +62,4 @@ def export(
                     continue
                 stream.write("\n".join(frame) + "\n")
                 count += 1
-    os.replace(beside, out)
     typer.echo(f"Wrote {count} structures to {out}")

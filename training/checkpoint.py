@@ -4,7 +4,6 @@ runs/<name>/config.yaml, run.json, network.json, references.json, weights.safete
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
+from contract.files import replaced
 from contract.repository import StoredModel
 from training import processes
 from training.errors import NotReady
+from training.files import write_json
 from training.networks.hipnn import HipNN
 from training.networks.potential import Potential, network_of
 
@@ -51,9 +52,8 @@ def save_run(folder: Path, run: Run) -> None:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the weights of a network in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}))
-    os.replace(part, path)
+    with replaced(path) as part:
+        part.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}))
 
 
 def published_network(stored: StoredModel) -> Potential:
@@ -93,24 +93,10 @@ def load_run(folder: Path) -> HipNNRun:
     return HipNNRun(run.network, run.references, run.record)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    os.replace(part, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A record that was written by `write_json`."""
-    value: dict[str, Any] = json.loads(path.read_text())
-    return value
-
-
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Store the state of an unfinished fit in one step."""
-    part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    with replaced(path) as part:
+        torch.save(state, part)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

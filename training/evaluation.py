@@ -13,6 +13,7 @@ from contract.card import Metric
 from training import processes
 from training.batches import LabelledGraphs
 from training.data.strata import strata_of
+from training.files import write_arrays
 from training.networks.exportable import member
 from training.networks.hipnn import HipNN
 from training.networks.potential import Potential
@@ -118,7 +119,7 @@ def save_predictions(
             arrays |= {f"{part}/forces": forces, f"{part}/stand_in_forces": stand_in[part]}
         if network.config.members > 1 and f"{part}/forces" in arrays:
             arrays[f"{part}/force_std"] = predict_member_forces(network, graphs).std(axis=0, ddof=1)
-    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
+    write_arrays(folder / "predictions.npz", arrays)
 
 
 def load_predictions(folder: Path, part: str) -> Predictions:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from training import processes
 from training.batches import LabelledGraphs
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import NotReady
 from training.event_log import event_log
 from training.networks.hipnn import Batch, HipNN
 from training.objectives.losses import Labels, Objective, ObjectiveFunction
@@ -98,6 +99,19 @@ def fit(
             progress.update(bar, completed=len(state.history), note=state.note())
     network.load_state_dict(state.best_weights)
     return state.history
+
+
+def require_device(device: str) -> None:
+    """Try a device before data are read and frames are labelled.
+
+    Raises:
+        NotReady: it cannot be used on this machine.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise NotReady(f"fit.device: {device} cannot be used here ({reason}). Set `fit.device: cpu`.") from None
 
 
 class _Stepper(nn.Module):

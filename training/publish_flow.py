@@ -27,11 +27,11 @@ from contract.flow import flow_inputs
 from contract.repository import ModelRepository, describe_files
 from contract.units import FIELD_SIGNS, FIELD_UNITS
 from training.calibration import conformal
-from training.checkpoint import read_json
 from training.errors import NotReady
 from training.export.flow import export_flow
 from training.export.flow_tiles import export_tiles
 from training.export.potential import OPSET, write_reference
+from training.files import read_json
 from training.flow_card import write_flow_card
 from training.flow_evaluation import comparisons, load_tables, log_error, log_spread, test_metrics
 from training.gate.engines import Engine, onnx_engine

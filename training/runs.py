@@ -7,7 +7,8 @@ from contract.repository import ModelRepository
 from training import processes
 from training.pipelines.admission import candidate_of
 from training.pipelines.permeability import PermeabilityTraining, train_permeability
-from training.pipelines.registry import AnyConfig, begin_run, train_run
+from training.pipelines.registry import AnyConfig, train_run
+from training.pipelines.resumption import begin_run
 from training.publish import publish
 from training.publish_flow import publish_flow
 from training.report import write_report

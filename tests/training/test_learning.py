@@ -20,9 +20,11 @@ from contract.repository import ModelRepository
 from training.checkpoint import load_run, save_run
 from training.pipelines import learning
 from training.pipelines.admission import candidate_of
+from training.pipelines.errors import OtherRun
 from training.pipelines.learning import learned_parts
 from training.pipelines.metal import MetalConfig
 from training.pipelines.registry import read_config, read_learning_config, train_run
+from training.pipelines.resumption import refuse_another
 from training.pipelines.teacher_student import TeacherStudentConfig
 from training.publish import publish
 from training.report.learning import by_generation, read_learnt
@@ -140,6 +142,14 @@ def test_a_folder_of_another_configuration_is_not_touched(runs: Path, tmp_path: 
     said = learn([str(other), "--runs", str(runs), "--threads", "1"])
     assert said.startswith("1")
     assert "different: held_out" in said
+
+
+def test_a_loop_may_go_on_for_longer(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs / "tiny-metal", tmp_path / "tiny-metal")
+    longer = TINY | {"loop": TINY["loop"] | {"generations": 3}, "stop": {"survival_fs": 50.0}, "purpose": "Another."}
+    refuse_another(MetalConfig.model_validate(longer), folder)
+    with pytest.raises(OtherRun, match=r"different: loop\.labels_a_generation\. To start anew"):
+        refuse_another(MetalConfig.model_validate(TINY | {"loop": TINY["loop"] | {"labels_a_generation": 4}}), folder)
 
 
 def test_a_loop_killed_while_it_labels_ends_as_one_that_was_not(runs: Path, config: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
 from training.pipelines.errors import OtherRun
 from training.pipelines.members import fresh_member, stack
-from training.pipelines.registry import begin_run
+from training.pipelines.resumption import begin_run
 from training.publish import publish
 
 ATOMS_PER_FRAME = 3

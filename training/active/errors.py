@@ -3,10 +3,6 @@
 from contract.errors import UnderstudyError
 
 
-class OtherLoop(UnderstudyError):
-    """A folder that holds a loop of another configuration."""
-
-
 class NoPool(UnderstudyError):
     """Workers that cannot be had."""
 

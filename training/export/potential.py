@@ -22,6 +22,7 @@ from contract.graphs import Graph, build_graph, collate
 from contract.signatures import POTENTIAL, POTENTIAL_MEMBERS, Signature
 from contract.structures import checked_structure
 from training.checkpoint import WEIGHTS, save_weights
+from training.files import write_arrays
 from training.networks.exportable import MeanForces, member_forces
 from training.networks.potential import Potential
 
@@ -108,7 +109,7 @@ def write_reference(
     """Store inputs and outputs that every engine must reproduce: arrays named in/<tensor> and out/<tensor>."""
     outputs = run(inputs)
     arrays = {f"in/{k}": v for k, v in inputs.items()} | {f"out/{k}": v for k, v in outputs.items()}
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    write_arrays(path, arrays)
 
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:

@@ -73,7 +73,7 @@ def import_ani(files: Path, config: AniImport, folder: Path) -> Run:
         held_out = shifted(held_out, zero_ev)
     record = import_record(config, network, held_out) | ({"zero_ev": zero_ev} if zero_ev else {})
     run = Run(network, references, record)
-    save_import(folder, run, held_out)
+    save_import(folder, config, run, held_out)
     return run
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 from pydantic import BaseModel
 
 from contract.card import Metric
@@ -15,6 +14,7 @@ from training.evaluation import energy_metrics, force_metrics, predict_forces, s
 from training.importers.errors import MissingSettings
 from training.networks.potential import Potential
 from training.pipelines.preparation import Prepared
+from training.pipelines.resumption import write_config
 from training.record import config_sha256, revision, versions
 
 _METHOD: Final = "trained elsewhere on other labels; these are parted at random"
@@ -65,10 +65,10 @@ def import_record(config: BaseModel, network: Potential, held_out: Prepared | No
     }
 
 
-def save_import(folder: Path, run: Run, held_out: Prepared | None) -> None:
+def save_import(folder: Path, config: BaseModel, run: Run, held_out: Prepared | None) -> None:
     """Write an imported run, its configuration, and its answers on the held-out labels where there are any."""
+    write_config(config, folder)
     save_run(folder, run)
-    (folder / "config.yaml").write_text(yaml.safe_dump(run.record["config"], sort_keys=False))
     if held_out is not None:
         save_predictions(folder, run.network, held_out)
 

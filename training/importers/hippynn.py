@@ -84,7 +84,7 @@ def import_hippynn(checkpoint: Path, config: HippynnImport, folder: Path, *, tru
         "checkpoint": {"file": files.state.name, "sha256": sha256_of(files.state)},
     }
     run = Run(network, imported.references, record)
-    save_import(folder, run, held_out)
+    save_import(folder, config, run, held_out)
     return run
 
 

@@ -11,7 +11,6 @@ What is learnt is a free energy of the beads at these states, not a potential en
 atoms that are left out. Its zero is arbitrary and is put so that the training frames have zero mean energy a bead.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,6 +37,7 @@ from training.coarse.pair_splines import PairForce, fit_pair_force
 from training.coarse.repulsion import fit_repulsion
 from training.data.provenance import Provenance
 from training.evaluation import predict_forces, predict_member_forces
+from training.files import write_arrays, write_json
 from training.fit import Epoch, FitConfig, Validation
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.networks.repulsion import RepulsionConfig
@@ -310,7 +310,7 @@ def _save_predictions(folder: Path, network: HipNN, pair: PairForce, liquid: Liq
         if network.config.members > 1:
             spread = predict_member_forces(network, data, frames=EVALUATION_FRAMES).std(axis=0, ddof=1)
             arrays[f"{part}/force_std"] = spread
-    np.savez_compressed(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]
+    write_arrays(folder / PREDICTIONS, arrays)
 
 
 def _save_distributions(
@@ -332,5 +332,5 @@ def _save_distributions(
             if found is not None:
                 arrays |= {f"{s}/{name}/g": found.radial.g, f"{s}/{name}/p": found.angular.p}
         errors.append(entry)
-    np.savez_compressed(folder / DISTRIBUTIONS, **arrays)  # type: ignore[arg-type]
-    (folder / "errors.json").write_text(json.dumps(errors, indent=2) + "\n")
+    write_arrays(folder / DISTRIBUTIONS, arrays)
+    write_json(folder / "errors.json", errors)

@@ -10,7 +10,6 @@ The run can be published like any other (training/pipelines/admission.py). A run
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -21,20 +20,21 @@ from ase import Atoms
 from ase.io import write
 from rich.console import Console
 
+from contract.files import replaced
 from contract.repository import sha256_of
 from contract.structures import Structure
-from training.active.errors import OtherLoop
 from training.active.loop import Outcome, run_loop
 from training.active.store import Sample, Store
-from training.checkpoint import WEIGHTS, HipNNRun, read_json, save_run, write_json
+from training.checkpoint import WEIGHTS, HipNNRun, save_run
 from training.data.dataset import concatenate
 from training.data.extxyz import read_extxyz
 from training.data.splits import Split
 from training.evaluation import save_predictions
+from training.files import read_json, write_json
 from training.pipelines.metal import Fitted, Metal, MetalConfig
 from training.pipelines.preparation import Prepared
 from training.record import run_record
-from training.sampling.chance import ReferenceDriver, frames_by_chance, frames_of_waves
+from training.sampling.chance import ReferenceDriver
 from training.simulators.committee import CommitteeReference
 from training.simulators.labels import Labels, Reference
 from training.validation.against import compare_fcc
@@ -56,11 +56,7 @@ def learn_metal(config: MetalConfig, folder: Path, executor: Executor) -> HipNNR
         config: what is learnt, and how.
         folder: of the run.
         executor: runs the reference.
-
-    Raises:
-        OtherLoop: the folder holds a loop of another configuration.
     """
-    _same_loop(config, Store(folder / "active.db"), folder)
     metal = Metal(config)
     outcome = run_loop(metal, config.loop, folder, executor, title=config.name)
     write_frames(outcome.store.labelled(), folder / FRAMES)
@@ -144,28 +140,7 @@ def held_out_frames(metal: Metal, count: int, seed: int) -> list[Structure]:
     Raises:
         NoSurvivor: all trajectories end with atoms too close.
     """
-    how, driver = metal.exploration, ReferenceDriver(metal.labeller, metal.cutoff)
-
-    def wave(number: int, missing: int) -> list[Structure]:
-        starts = metal.starts(min(how.replicas, missing), np.random.default_rng([seed, number]))
-        mean_fs, closest = 0.25 * how.length_fs, how.closest_angstrom
-        return frames_by_chance(driver, starts, metal.dynamics, mean_fs, closest, seed + 1000 * number)
-
-    return frames_of_waves(count, wave)
-
-
-def _same_loop(config: MetalConfig, store: Store, folder: Path) -> None:
-    """A loop may go on for longer; everything else of its configuration must be as it was begun with."""
-    begun = config.model_dump(mode="json", exclude={"loop": {"generations"}, "stop": True, "validation": True})
-    known = store.fact("config")
-    if known is None:
-        store.set_fact("config", begun)
-    elif known != begun:
-        changed = sorted(key for key in {*begun, *known} if begun.get(key) != known.get(key))
-        raise OtherLoop(
-            f"{folder} holds a loop that was begun with another configuration; different: {', '.join(changed)}. "
-            "Move the folder away, or give this one another name."
-        )
+    return metal.frames_by_chance(ReferenceDriver(metal.labeller, metal.cutoff), count, seed)
 
 
 def _generations(outcome: Outcome[Fitted], metal: Metal) -> dict[str, Any]:
@@ -205,6 +180,5 @@ def _cpu_seconds(store: Store, folder: Path) -> float:
 
 
 def _write(frames: list[Atoms], path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    write(part, frames, format="extxyz")
-    os.replace(part, path)
+    with replaced(path) as part:
+        write(part, frames, format="extxyz")

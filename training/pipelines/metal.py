@@ -34,8 +34,9 @@ from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
 from training.pipelines.members import train_apart
 from training.pipelines.preparation import member_weights
+from training.sampling.chance import frames_by_chance, frames_of_waves
 from training.sampling.disordered import G_PER_CM3, disordered_cell
-from training.sampling.replicas import Course, Dynamics, Ended, Frame, Limits, Start, explore
+from training.sampling.replicas import Course, Driver, Dynamics, Ended, Frame, Limits, Start, explore
 from training.simulators.labels import Reference
 from training.simulators.references import EamSpec, ReferenceSpec, opened
 from training.validation.against import FccValidation
@@ -229,6 +230,21 @@ class Metal:
     def starts(self, count: int, rng: np.random.Generator) -> list[Start]:
         """Disordered cells with their courses."""
         return [self._start(rng) for _ in range(count)]
+
+    def frames_by_chance(self, driver: Driver, count: int, seed: int) -> list[Structure]:
+        """Frames, at random moments, of trajectories of this driver from disordered cells.
+
+        Raises:
+            NoSurvivor: all trajectories end with atoms too close.
+        """
+        how = self._config.exploration
+
+        def wave(number: int, missing: int) -> list[Structure]:
+            starts = self.starts(min(how.replicas, missing), np.random.default_rng([seed, number]))
+            mean_fs, closest = 0.25 * how.length_fs, how.closest_angstrom
+            return frames_by_chance(driver, starts, self.dynamics, mean_fs, closest, seed + 1000 * number)
+
+        return frames_of_waves(count, wave)
 
     def _start(self, rng: np.random.Generator) -> Start:
         """A disordered cell, and courses of temperature and density drawn from their ranges."""

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from contract.flow import FlowInputs, flow_inputs
 from contract.voxels import Image, padded, specific_surface
-from training.checkpoint import load_checkpoint, read_json, save_checkpoint, save_weights, write_json
+from training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from training.files import read_json, write_arrays, write_json
 from training.flow_evaluation import FLOOR
 from training.networks.msnet import Answers, MSNet, MSNetConfig, loss, pyramid
 from training.networks.permeability import PermeabilityCommittee, features, mean_over_pores, trends
@@ -294,7 +295,7 @@ def write_predictions(committee: PermeabilityCommittee, images: dict[Part, list[
         rows = [predicted(committee, image) for image in each]
         for name in rows[0]:
             arrays[f"{part}/{name}"] = np.array([row[name] for row in rows])
-    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]
+    write_arrays(folder / "predictions.npz", arrays)
 
 
 @torch.no_grad()

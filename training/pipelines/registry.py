@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from training import processes
 from training.checkpoint import Run
+from training.fit import require_device
 from training.pipelines.coarse_graining import CoarseGrainingConfig, train_coarse_graining
 from training.pipelines.committee import CommitteeConfig, train_committee
 from training.pipelines.distillation import DistillationConfig, train_student
 from training.pipelines.learning import learn_metal
 from training.pipelines.metal import MetalConfig
 from training.pipelines.permeability import PermeabilityTraining
-from training.pipelines.resumption import CONFIG, refuse_another
+from training.pipelines.resumption import begin_run
 from training.pipelines.teacher_student import TeacherStudentConfig, train_taught
 
 PotentialConfig = CommitteeConfig | DistillationConfig | TeacherStudentConfig | CoarseGrainingConfig
@@ -39,7 +39,9 @@ def train_run(config: PotentialConfig, folder: Path) -> Run:
 
     Raises:
         OtherRun: the folder holds a run of another configuration.
+        NotReady: the configuration's device is not there.
     """
+    require_device(config.fit.device)
     begin_run(config, folder)
     if isinstance(config, CommitteeConfig):
         return train_committee(config, folder)
@@ -48,25 +50,6 @@ def train_run(config: PotentialConfig, folder: Path) -> Run:
     if isinstance(config, DistillationConfig):
         return train_student(config, folder)
     return train_taught(config, folder)
-
-
-def begin_run(config: AnyConfig, folder: Path) -> None:
-    """Keep the configuration with its run, new or interrupted.
-
-    Raises:
-        OtherRun: the folder holds checkpoints of another configuration.
-    """
-    refuse_another(config, folder)
-    write_config(config, folder)
-
-
-def write_config(config: BaseModel, folder: Path) -> None:
-    """Keep the configuration with its run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if processes.is_first():
-        part = folder / f"{CONFIG}.part"
-        part.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        part.replace(folder / CONFIG)
 
 
 def read_learning_config(path: Path) -> LearningConfig:
@@ -79,8 +62,12 @@ def read_learning_config(path: Path) -> LearningConfig:
 
 
 def learn_run(config: LearningConfig, folder: Path, executor: Executor) -> Run:
-    """Run the loop that the configuration describes, or go on with one; `executor` runs the reference."""
-    folder.mkdir(parents=True, exist_ok=True)
-    run = learn_metal(config, folder, executor)
-    write_config(config, folder)
-    return run
+    """Run the loop that the configuration describes, or go on with one; `executor` runs the reference.
+
+    Raises:
+        OtherRun: the folder holds a loop of another configuration.
+        NotReady: the configuration's device is not there.
+    """
+    require_device(config.fit.device)
+    begin_run(config, folder)
+    return learn_metal(config, folder, executor)

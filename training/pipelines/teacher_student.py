@@ -33,11 +33,11 @@ from training.pipelines.members import cpu_seconds, train_apart
 from training.pipelines.metal import Metal, MetalConfig, force_and_energy_error
 from training.pipelines.preparation import Prepared
 from training.record import run_record
-from training.sampling.chance import frames_by_chance, frames_of_waves
 from training.simulators.committee import CommitteeReference
 from training.simulators.references import opened
 
 TAUGHT: Final = "taught.extxyz"
+_OTHER_STARTS: Final = 500_000  # added to the seed: not the cells that the loop and its held-out frames started from
 
 
 class TeacherStudentConfig(BaseModel):
@@ -93,14 +93,7 @@ def taught_cells(teacher: HipNNRun, learned: MetalConfig, count: int, seed: int)
     Raises:
         NoSurvivor: all trajectories end with atoms too close.
     """
-    metal, how, driver = Metal(learned), learned.exploration, NetworkCommittee(teacher.network)
-
-    def wave(number: int, missing: int) -> list[Structure]:
-        starts = metal.starts(min(2 * how.replicas, missing), np.random.default_rng([seed, 7, number]))
-        mean_fs, closest = 0.25 * how.length_fs, how.closest_angstrom
-        return frames_by_chance(driver, starts, metal.dynamics, mean_fs, closest, seed + 7000 + number)
-
-    return frames_of_waves(count, wave)
+    return Metal(learned).frames_by_chance(NetworkCommittee(teacher.network), count, seed + _OTHER_STARTS)
 
 
 def _teacher(folder: Path) -> tuple[HipNNRun, MetalConfig]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from training.checkpoint import read_json
+from training.files import read_json
 from training.flow_evaluation import (
     MEAN,
     baselines,

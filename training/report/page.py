@@ -1,12 +1,12 @@
 """The page itself."""
 
-import os
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from contract.card import DataSource, Split
+from contract.files import write_text
 from training.pipelines.coarse_graining import DISTRIBUTIONS
 from training.report import coarse, errors, figures, summary
 from training.report.coarse import CoarseGrained, read_coarse
@@ -114,9 +114,7 @@ def render_coarse(finished: CoarseGrained) -> str:
 def write_page(text: str, path: Path) -> Path:
     """Write a page in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, text)
     return path
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress, TaskID
 
+from contract.files import replaced
 from contract.repository import sha256_of
-from training.checkpoint import read_json, write_json
 from training.coarse.frames import BeadFrame, State, write_frames
 from training.coarse.mapping import Mapping
+from training.files import read_json, write_json
 from training.record import config_sha256, revision, versions
 from training.simulators import methanol
 
@@ -62,7 +63,8 @@ def sample_liquid(config: LiquidConfig, folder: Path) -> Path:
                 _sample_state(config, number, path, progress, task)
             files.append(path)
     frames = folder / "frames.extxyz"
-    frames.write_bytes(b"".join(path.read_bytes() for path in files))
+    with replaced(frames) as part:
+        part.write_bytes(b"".join(path.read_bytes() for path in files))
     record = _record(config, files) | {"frames_sha256": sha256_of(frames)}
     write_json(folder / "sampling.json", record)
     return frames
@@ -90,12 +92,11 @@ def _sample_state(config: LiquidConfig, number: int, path: Path, progress: Progr
             positions = mapping.positions(frame.positions, cell)
             yield BeadFrame(positions, mapping.forces(frame.forces), cell, state, block)
 
-    part = path.with_suffix(".part")
-    write_frames(beads(), config.bead, part)
-    seen = {"pressure_bar": float(np.mean(pressures)), "kelvin": float(np.mean(kelvins)), "frames": len(pressures)}
-    path.unlink(missing_ok=True)
-    write_json(path.with_suffix(".json"), seen | {"of": _of(config, number)})
-    part.replace(path)
+    with replaced(path) as part:
+        write_frames(beads(), config.bead, part)
+        seen = {"pressure_bar": float(np.mean(pressures)), "kelvin": float(np.mean(kelvins)), "frames": len(pressures)}
+        path.unlink(missing_ok=True)
+        write_json(path.with_suffix(".json"), seen | {"of": _of(config, number)})
 
 
 def _of(config: LiquidConfig, number: int) -> dict[str, Any]:

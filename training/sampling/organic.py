@@ -10,7 +10,6 @@ Molecules are dealt into groups and dimers are made within a group, so that a sp
 the test part to the training part.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import Progress
 
+from contract.files import replaced
 from contract.repository import sha256_of
 from contract.structures import checked_structure
 from contract.units import KCAL_MOL_EV
+from training.files import write_json
 from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
 from training.sampling.followed import Followed, follow, published
@@ -116,10 +117,9 @@ def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
             f"{config.highest_force_ev:g}. Do the labeller's elements and units fit these molecules?"
         )
     path = folder / "frames.extxyz"
-    write(path, list(_frames(shapes, labels, kept)), format="extxyz")
-    (folder / "sampling.json").write_text(
-        json.dumps(_record(config, reference, labeller, shapes, kept, path), indent=2) + "\n"
-    )
+    with replaced(path) as part:
+        write(part, list(_frames(shapes, labels, kept)), format="extxyz")
+    write_json(folder / "sampling.json", _record(config, reference, labeller, shapes, kept, path))
     return path
 
 

@@ -8,7 +8,6 @@ one that does not conduct is made again with the next seed, and one whose flow d
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rich.progress import Progress
 
 from contract.repository import sha256_of
 from contract.voxels import AXES, Image, pores_of
+from training.files import write_arrays, write_json
 from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
 from training.sampling.porous_media import MEDIA, Family
@@ -92,7 +92,7 @@ def sample_permeability(config: PermeabilityConfig, folder: Path, workers: int =
     if not any(fact["converged"] for fact in facts):
         raise NothingKept(f"none of the {len(facts)} flows in {folder} became steady: raise solver.max_steps")
     path = folder / "sampling.json"
-    path.write_text(json.dumps(_record(config, folder, facts), indent=2) + "\n")
+    write_json(path, _record(config, folder, facts))
     return path
 
 
@@ -108,16 +108,13 @@ def read_label(path: Path) -> Label:
 
 def write_label(path: Path, label: Label) -> None:
     """Write a file as a whole: a reader never sees half of one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            image=np.packbits(label.image),
-            shape=np.array(label.image.shape),
-            velocity=label.velocity[label.image],
-            facts=np.array(json.dumps(label.facts)),
-        )
-    os.replace(part, path)
+    arrays: dict[str, NDArray[Any]] = {
+        "image": np.packbits(label.image),
+        "shape": np.array(label.image.shape),
+        "velocity": label.velocity[label.image],
+        "facts": np.array(json.dumps(label.facts)),
+    }
+    write_arrays(path, arrays)
 
 
 def label_of(image: Image, solver: Solver, **facts: Any) -> Label:
