@@ -11,13 +11,13 @@ one cutoff and, but for one of them, one prior:
     D[a, b] = E_RDF of the arm trained at a and simulated at b, against the mapped atoms at b; likewise E_ADF and R2
     on  = mean of D[a, a],   off = mean of D[a, b] over b != a
 
-A run that breaks counts as one whose beads are nowhere: g = 0, no angle in common. What is done is kept in
+A run that breaks counts as one whose beads are nowhere: g = 0, no angle in common. What is done is kept under
 runs/coarse_graining, so the comparison goes on where it was stopped; `python -m benchmarks.coarse_graining ARM` does
 the part of one arm alone.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +27,13 @@ import torch
 import yaml
 
 from benchmarks.intervals import half_width_95
+from benchmarks.kept import folder_of, kept
 from benchmarks.record import Finding
 from contract.graphs import build_graph
 from contract.repository import sha256_of
 from training.checkpoint import Run, load_run, save_run
 from training.coarse.dynamics import BeadForces, DynamicsConfig, NetworkForces
 from training.coarse.frames import BeadFrames, State, read_frames
-from training.files import read_json, write_json
 from training.pipelines.coarse_graining import (
     Arrangement,
     CoarseGrainingConfig,
@@ -49,7 +49,6 @@ from training.pipelines.coarse_graining import (
 )
 
 CONFIG = Path("training/configs/methanol-cg-small.yaml")
-FOLDER = Path("runs/coarse_graining")
 SEEDS = (1, 2, 3)
 PAIR, NO_PRIOR = "pair", "no-prior"
 ARMS: dict[str, dict[str, int]] = {
@@ -65,9 +64,12 @@ ERRORS = ("E_RDF", "E_ADF")
 Result = dict[str, Any]
 
 
-class Truth(NamedTuple):
-    """All frames as read and in parts, the test frames, and how the atoms are arranged at each state."""
+class Setting(NamedTuple):
+    """What every arm shares: states, frames as read and in parts, how atoms are arranged; where results are kept."""
 
+    config: CoarseGrainingConfig
+    liquid: Liquid
+    folder: Path
     read: BeadFrames
     frames: BeadFrames
     test: BeadFrames
@@ -77,10 +79,10 @@ class Truth(NamedTuple):
 def run() -> Finding:
     """Every arm, seed and pair of states."""
     torch.set_num_threads(1)
-    config, liquid, truth = _prepared()
-    results = [result for arm in ARMS for result in results_of(arm, config, liquid, truth)]
-    names = [state.name for state in liquid.states]
-    noise = [noise_floor(truth.frames, s, a, config) for s, a in enumerate(truth.arranged)]
+    setting = _prepared()
+    results = [result for arm in ARMS for result in results_of(arm, setting)]
+    names = [state.name for state in setting.liquid.states]
+    noise = [noise_floor(setting.frames, s, a, setting.config) for s, a in enumerate(setting.arranged)]
     summaries = {arm: summary([r for r in results if r["arm"] == arm], len(names)) for arm in ARMS}
     return Finding(
         {
@@ -94,16 +96,16 @@ def run() -> Finding:
         },
         __doc__.partition("\n")[0] + " Scaled down: 216 molecules, 209 training frames a state, 6 ps of dynamics.",
         seeds=list(SEEDS),
-        digests={"frames": sha256_of(config.data.path)},
+        digests={"frames": sha256_of(setting.config.data.path)},
     )
 
 
-def results_of(arm: str, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> list[Result]:
-    """One result for each seed, training state a and state b; those that are on disk are not made again."""
+def results_of(arm: str, setting: Setting) -> list[Result]:
+    """One result for each seed and training state a, at every state b; those that are on disk are not made again."""
     return [
-        _kept(f"{arm}-{seed}-{a}", partial(_trained, arm, seed, a, config, liquid, truth))
+        kept(setting.folder / f"{arm}-{seed}-{a}.json", partial(_trained, arm, seed, a, setting))
         for seed in SEEDS
-        for a in range(len(liquid.states))
+        for a in range(len(setting.liquid.states))
     ]
 
 
@@ -159,7 +161,7 @@ def _row(results: Sequence[Result], seed: int, a: int) -> Result:
     return next(r for r in results if r["seed"] == seed and r["trained_at"] == a)
 
 
-def _prepared() -> tuple[CoarseGrainingConfig, Liquid, Truth]:
+def _prepared() -> Setting:
     config = CoarseGrainingConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
     if not config.data.path.exists():
         raise SystemExit(
@@ -169,28 +171,28 @@ def _prepared() -> tuple[CoarseGrainingConfig, Liquid, Truth]:
     liquid = liquid_of(config, read)
     frames = joined(liquid)
     known = [arranged(frames, s, config.r_max_angstrom, config.bins) for s in range(len(liquid.states))]
-    return config, liquid, Truth(read, frames, liquid.parts["test"], known)
+    of = (config.model_dump(mode="json"), ARMS, EPOCHS, DYNAMICS, sha256_of(config.data.path))
+    return Setting(config, liquid, folder_of("coarse_graining", *of), read, frames, liquid.parts["test"], known)
 
 
-def _trained(arm: str, seed: int, a: int, config: CoarseGrainingConfig, liquid: Liquid, truth: Truth) -> Result:
-    forces, seconds = _force_field(arm, seed, liquid.states[a], config, truth.read)
-    how = config.model_copy(update={"dynamics": DynamicsConfig(**DYNAMICS, seed=seed)})
+def _trained(arm: str, seed: int, a: int, setting: Setting) -> Result:
+    forces, seconds = _force_field(arm, seed, setting.liquid.states[a], setting)
+    how = setting.config.model_copy(update={"dynamics": DynamicsConfig(**DYNAMICS, seed=seed)})
     result: Result = {"arm": arm, "seed": seed, "trained_at": a, "cpu_seconds": seconds, "broke": []}
     result |= {name: [] for name in (*ERRORS, "R2")}
-    for b in range(len(liquid.states)):
-        found = simulated(forces, truth.frames, b, how, truth.arranged[b])
-        errors = _nowhere(truth.arranged[b]) if found is None else found.errors(truth.arranged[b])
+    for b, truth in enumerate(setting.arranged):
+        found = simulated(forces, setting.frames, b, how, truth)
+        errors = _nowhere(truth) if found is None else found.errors(truth)
         result["broke"].append(found is None)
         for name in ERRORS:
             result[name].append(errors[name])
-        result["R2"].append(_r_squared(forces, truth.test, b, config.network.cutoff_angstrom))
+        result["R2"].append(_r_squared(forces, setting.test, b, how.network.cutoff_angstrom))
     return result
 
 
-def _force_field(
-    arm: str, seed: int, state: State, config: CoarseGrainingConfig, frames: BeadFrames
-) -> tuple[BeadForces, float]:
+def _force_field(arm: str, seed: int, state: State, setting: Setting) -> tuple[BeadForces, float]:
     """An arm trained at one state, and the CPU seconds that it took."""
+    config = setting.config
     network = config.network.model_copy(update={**ARMS[arm], "members": 1})
     own = config.model_copy(
         update={
@@ -200,10 +202,10 @@ def _force_field(
             "fit": config.fit.model_copy(update={"seed": seed, "max_epochs": EPOCHS, "termination_patience": EPOCHS}),
         }
     )
-    liquid = liquid_of(own, frames)
+    liquid = liquid_of(own, setting.read)
     if arm == PAIR:
         return fit_pair(own, liquid).forces, 0.0
-    folder = FOLDER / f"{arm}-{state.slug}-{seed}"
+    folder = setting.folder / f"{arm}-{state.slug}-{seed}"
     if not (folder / "run.json").exists():
         made, history = fit_network(own, liquid, folder)
         save_run(folder, Run(made, {}, {"cpu_seconds": history[-1].cpu_seconds}))
@@ -221,16 +223,8 @@ def _r_squared(forces: BeadForces, test: BeadFrames, state: int, cutoff: float) 
     return r_squared(np.concatenate(found), np.concatenate([test.forces[i] for i in chosen]))
 
 
-def _kept(name: str, make: Callable[[], Result]) -> Result:
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
-    return read_json(path)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    _config, _liquid, _truth = _prepared()
+    _setting = _prepared()
     for _arm in sys.argv[1:] or ARMS:
-        results_of(_arm, _config, _liquid, _truth)
+        results_of(_arm, _setting)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ethanol import (
+    NETWORK,
     Arm,
     Parts,
     energy_and_force_error,
@@ -28,6 +29,7 @@ from benchmarks.ethanol import (
     read_ethanol,
     trained,
 )
+from benchmarks.kept import folder_of, kept
 from benchmarks.record import Finding
 from benchmarks.structures import aluminium, molecules
 from contract.graphs import build_graph
@@ -195,13 +197,9 @@ def accuracy(
     dataset = read_ethanol()
     runs: dict[str, list[Arm]] = {}
     sha256 = dataset.sources[0].sha256
+    folder = folder_of("force_training", frames, epochs, held_out, NETWORK.model_dump(mode="json"), sha256)
     for seed in seeds:
-        parts = parts_of(dataset, frames, held_out, seed)
-        arms = {ALONE_LABELS: train_arm("energies_alone", parts, epochs, seed)}
-        arms |= {str(mode): train_arm(mode, parts, epochs, seed) for mode in FORCE_MODES}
-        more = arms["adjoint"]["CPU s"] / arms[ALONE_LABELS]["CPU s"]
-        arms[ALONE_CPU] = train_arm("energies_alone", parts, round(more * epochs), seed)
-        for name, arm in arms.items():
+        for name, arm in arms_of(parts_of(dataset, frames, held_out, seed), epochs, seed, folder).items():
             runs.setdefault(name, []).append(arm)
     values = {
         "training frames": frames,
@@ -211,6 +209,18 @@ def accuracy(
         "each seed": runs,
     }
     return Finding(values, ACCURACY_NOTES, list(seeds), {"ethanol": sha256})
+
+
+def arms_of(parts: Parts, epochs: int, seed: int, folder: Path) -> dict[str, Arm]:
+    """Every arm of one seed; those that are in `folder` are not trained again."""
+
+    def arm(name: str, mode: Mode, epochs: int) -> Arm:
+        return kept(folder / f"{name.replace(' ', '-')}-{seed}.json", lambda: train_arm(mode, parts, epochs, seed))
+
+    arms = {ALONE_LABELS: arm(ALONE_LABELS, "energies_alone", epochs)}
+    arms |= {mode: arm(mode, mode, epochs) for mode in FORCE_MODES}
+    more = arms["adjoint"]["CPU s"] / arms[ALONE_LABELS]["CPU s"]
+    return arms | {ALONE_CPU: arm(ALONE_CPU, "energies_alone", round(more * epochs))}
 
 
 def train_arm(mode: Mode, parts: Parts, epochs: int, seed: int) -> Arm:
