@@ -6,7 +6,6 @@ not what ONNX Runtime holds. UNDERSTUDY_MODEL_REPO and UNDERSTUDY_MODEL name ano
 
 import io
 import os
-import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rich.console import Console
 from scipy.ndimage import gaussian_filter
 from understudy.inprocess import InProcess
 
+from benchmarks.memory import anonymous_mb, peaks
 from benchmarks.record import Finding
 from service.app import Gateway, create_app
 from service.settings import Limits, Settings
@@ -65,7 +65,7 @@ def _measured(client: httpx.Client, app: Gateway, side: int) -> dict[str, Any]:
     spool = app.state.plane.spool
     tracemalloc.start()
     begun, cpu = time.perf_counter(), time.process_time()
-    with _peaks(lambda: spool.used_bytes / 1e6) as peaks:
+    with peaks(resident_anonymous_mb=anonymous_mb, spool_mb=lambda: spool.used_bytes / 1e6) as largest:
         said = _ask(client, side, bits, "application/json").json()
     python = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
@@ -75,7 +75,7 @@ def _measured(client: httpx.Client, app: Gateway, side: int) -> dict[str, Any]:
         "tiles": said["tiles"]["z"],
         "k_voxel2": said["k_voxel2"]["z"],
         "python_mb": python,
-        **peaks,
+        **largest,
         "cpu_seconds": time.process_time() - cpu,
         "wall_seconds": time.perf_counter() - begun,
     }
@@ -111,28 +111,3 @@ def _gateway(settings: Settings) -> Iterator[tuple[httpx.Client, Gateway]]:
         if not app.state.plane.models.field(MODEL).passes:
             raise RuntimeError(f"{settings.model_repo}/{MODEL} has no graphs for tiles")
         yield client, app
-
-
-@contextmanager
-def _peaks(spool_mb: Any) -> Iterator[dict[str, float]]:
-    """The largest of some sizes, looked at all the time."""
-    peaks = {"resident_anonymous_mb": 0.0, "spool_mb": 0.0}
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.05):
-            peaks["resident_anonymous_mb"] = max(peaks["resident_anonymous_mb"], _anonymous_mb())
-            peaks["spool_mb"] = max(peaks["spool_mb"], spool_mb())
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        yield peaks
-    finally:
-        over.set()
-        looking.join()
-
-
-def _anonymous_mb() -> float:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) * 1024 / 1e6

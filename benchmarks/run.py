@@ -30,6 +30,9 @@ BENCHMARKS = {
     "training_speed": Benchmark("speed", "benchmarks.training_speed:run", "steps of training beside hippynn's"),
     "large_images": Benchmark("speed", "benchmarks.large_images:run", "rock images in tiles: memory, time, seams"),
     "permeability": Benchmark("claims", "benchmarks.permeability:run", "rock images: errors, Berea, speed"),
+    "permeability_training": Benchmark(
+        "claims", "benchmarks.permeability_training:run", "MS-Nets of permeability trained in many ways"
+    ),
     "force_training_cost": Benchmark(
         "speed", "benchmarks.force_training:cost", "steps of every way to train on forces"
     ),

@@ -96,6 +96,11 @@ class FlowInputs:
         """Voxels that the graph is given."""
         return self.pore.size
 
+    @property
+    def estimated_permeability(self) -> float:
+        """By conduction, voxel^2."""
+        return float(self.estimate.sum(dtype=np.float64) / self.pores.conducting.size)
+
     def tensors(self) -> Tensors:
         """A batch of one, see contract/signatures.py."""
         return {"distance": self.distance[None], "pore": self.pore[None], "estimate": self.estimate[None]}

@@ -10,6 +10,7 @@ from training.flow_evaluation import load_tables, log_error, log_spread
 from training.model_card import metrics_table, table
 from training.report.figures import Spread, calibration
 from training.report.flow import parity_figure
+from training.report.summary import duration
 
 
 def write_flow_card(card: FieldCard, run: Path, folder: Path) -> None:
@@ -62,7 +63,7 @@ def _paragraphs(card: FieldCard) -> Iterable[str]:
     training = card.training
     yield (
         f"Pipeline `{training.pipeline}`, seed {training.seed}, {training.parameters:,} parameters, about "
-        f"{training.epochs} cubes of each image, {training.cpu_seconds / 60:.0f} CPU minutes. Code revision "
+        f"{training.epochs} cubes of each image, {duration(training.cpu_seconds)} of CPU time. Code revision "
         f"`{training.revision}`, configuration sha256 `{training.config_sha256}`."
     )
     yield "## Admission checks"

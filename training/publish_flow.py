@@ -118,7 +118,7 @@ def _card(
     checks: list[Check],
     engine: Engine,
 ) -> FieldCard:
-    record = read_json(folder / "run.json")
+    record, calibration = read_json(folder / "run.json"), _calibration(tables)
     return checked_field_card(
         name=config.name,
         version=version,
@@ -127,7 +127,7 @@ def _card(
         architecture={"network": "MS-Net", "members": config.members, **config.network.model_dump()},
         units=FIELD_UNITS,
         signs=FIELD_SIGNS,
-        domain=_domain(tables, labels["train"]),
+        domain=_domain(tables, labels["train"], calibration),
         divisor=config.network.divisor,
         max_voxels=int(BYTES_PER_CALL / bytes_per_voxel(config.network)),
         data=[_source(record, tables)],
@@ -140,7 +140,7 @@ def _card(
         ),
         metrics=test_metrics(tables),
         compared_with=comparisons(tables),
-        committee=Committee(members=config.members, log_permeability=_calibration(tables)),
+        committee=Committee(members=config.members, log_permeability=calibration),
         training=Training(
             pipeline=config.pipeline,
             config_sha256=record["config_sha256"],
@@ -161,11 +161,10 @@ def _card(
     )
 
 
-def _domain(tables: Mapping[str, Table], train: Sequence[Label]) -> FlowDomain:
+def _domain(tables: Mapping[str, Table], train: Sequence[Label], calibration: Calibration) -> FlowDomain:
     table, valid = tables["train"], tables["valid"]
     lengths = [length for label in train for length in label.image.shape]
     scale, porosity = np.sqrt(table["scale_squared"]), table["porosity"]
-    calibration = _calibration(tables)
     spread = calibration.scale * np.hypot(log_spread(valid), calibration.floor)
     inside, outside = (float(np.quantile(spread, q)) for q in _QUANTILES)
     return FlowDomain(
@@ -199,7 +198,7 @@ def _source(record: Mapping[str, Any], tables: Mapping[str, Table]) -> DataSourc
         count=sum(len(table["permeability"]) for table in tables.values()),
         level_of_theory=campaign["level_of_theory"],
         citation="this project",
-        notes=f"{campaign['not_steady']} flows that did not become steady were left out.",
+        notes=f"Left out because they did not become steady: {campaign['not_steady']}.",
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from contract.signatures import FIELD_COARSE, FIELD_FINEST, Signature
 from training.export.potential import OPSET, quiet, save_onnx
-from training.networks.msnet import MSNet, ScaleNetwork, mask, pyramid, upsampled
+from training.networks.msnet import MSNet, ScaleNetwork, mask, pyramid, recursed, upsampled
 from training.networks.permeability import PermeabilityCommittee, trends_of
 
 _LONGEST = 4096
@@ -35,8 +35,9 @@ class CoarseScales(nn.Module):
     def forward(self, distance: Tensor, pore: Tensor, relative: Tensor) -> tuple[Tensor, Tensor]:
         """Tensors of contract.signatures.FIELD_COARSE."""
         features = torch.stack([distance / self.committee.mean_distance, relative], dim=1)
-        answers = [_coarse(network, features, pore.unsqueeze(1)) for network in self.committee.networks]
-        return torch.cat([answer.squeeze(1) for answer in answers]), 1.0 * self.moments
+        each = (network.scale_networks[:-1] for network in self.committee.networks)
+        answers = [recursed(networks, features, pore.unsqueeze(1))[-1].squeeze(1) for networks in each]
+        return torch.cat(answers), 1.0 * self.moments
 
 
 class FinestScale(nn.Module):
@@ -78,17 +79,6 @@ def export_tiles(committee: PermeabilityCommittee, folder: Path) -> None:
     example = (distance, 0.5 * distance, torch.ones_like(distance), torch.ones(2), answers, coarse.moments)
     sizes = {"distance": 2, "relative": 2, "counted": 2, "coarse": 1}
     _write(finest, example, sizes, FIELD_FINEST, folder / "model_finest.onnx")
-
-
-def _coarse(network: MSNet, features: Tensor, pore: Tensor) -> Tensor:
-    """The recursion of the network on images of half its lengths, without its finest scale."""
-    scales = network.config.scales - 1
-    x, p = pyramid(features, scales), pyramid(pore, scales)
-    answer: Tensor = network.networks[0](x[0])
-    for s in range(1, scales):
-        above = mask(p[s], p[s - 1]) * upsampled(answer)
-        answer = network.networks[s](torch.cat([x[s], above], dim=1)) + above
-    return answer
 
 
 def _norms(network: MSNet) -> list[nn.Module]:

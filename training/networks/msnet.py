@@ -11,6 +11,7 @@ value over the pore part of its children without changing its mean. The answer i
 zero in the solid.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -27,7 +28,6 @@ class MSNetConfig(BaseModel):
 
     scales: int = Field(4, ge=1)
     filters: int = Field(2, ge=1, description="width at the finest scale; four times as many a scale coarser")
-    features: int = Field(1, ge=1, description="channels of the input")
     dimensions: Literal[2, 3] = 3
 
     def width(self, scale: int) -> int:
@@ -83,13 +83,18 @@ class ScaleNetwork(nn.Module):
 
 
 class MSNet(nn.Module):
-    """Coupled networks, one a scale."""
+    """Coupled networks, one a scale.
 
-    def __init__(self, config: MSNetConfig) -> None:
+    Args:
+        config: their architecture.
+        features: channels of the input.
+    """
+
+    def __init__(self, config: MSNetConfig, features: int = 1) -> None:
         super().__init__()
         self.config = config
         self.networks = nn.ModuleList(
-            ScaleNetwork(config.features + (s > 0), config.width(s), config.dimensions) for s in range(config.scales)
+            ScaleNetwork(features + (s > 0), config.width(s), config.dimensions) for s in range(config.scales)
         )
 
     @property
@@ -121,13 +126,18 @@ class MSNet(nn.Module):
 
     def recursion(self, features: Tensor, pore: Tensor) -> Answers:
         """The same without looking at the lengths, for the exporter."""
-        x, p = pyramid(features, self.config.scales), pyramid(pore, self.config.scales)
-        answers = [self.networks[0](x[0])]
-        for s in range(1, self.config.scales):
-            above = mask(p[s], p[s - 1]) * upsampled(answers[-1])
-            answers.append(self.networks[s](torch.cat([x[s], above], dim=1)) + above)
-        answers[-1] = answers[-1] * pore
-        return Answers(answers)
+        *coarser, finest = recursed(self.scale_networks, features, pore)
+        return Answers([*coarser, finest * pore])
+
+
+def recursed(networks: Sequence[ScaleNetwork], features: Tensor, pore: Tensor) -> list[Tensor]:
+    """The answers y of some scales, coarsest first, from features and pore fractions at the finest of them."""
+    x, p = pyramid(features, len(networks)), pyramid(pore, len(networks))
+    answers: list[Tensor] = [networks[0](x[0])]
+    for s in range(1, len(networks)):
+        above = mask(p[s], p[s - 1]) * upsampled(answers[-1])
+        answers.append(networks[s](torch.cat([x[s], above], dim=1)) + above)
+    return answers
 
 
 def pyramid(field: Tensor, scales: int) -> list[Tensor]:

@@ -46,9 +46,8 @@ class PermeabilityCommittee(nn.Module):
 
     @classmethod
     def of(cls, config: MSNetConfig, members: int, mean_distance: float, factor: float) -> "PermeabilityCommittee":
-        """Members with random weights, whatever number of features the configuration names, that say nothing yet."""
-        seeing = config.model_copy(update={"features": FEATURES})
-        networks = [MSNet(seeing) for _ in range(members)]
+        """Members with random weights that say nothing yet."""
+        networks = [MSNet(config, FEATURES) for _ in range(members)]
         for part in (part for network in networks for part in network.scale_networks):
             nn.init.zeros_(part.last.weight)
             nn.init.zeros_(cast(Tensor, part.last.bias))

@@ -17,12 +17,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import Progress
 from torch import Tensor
 
 from contract.flow import FlowInputs, flow_inputs
-from contract.voxels import Image, padded, specific_surface
+from contract.voxels import padded
 from training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from training.files import read_json, write_arrays, write_json
 from training.flow_evaluation import FLOOR
@@ -56,6 +56,10 @@ class FlowFitConfig(BaseModel):
     permeability_weight: float = Field(
         1.0, ge=0, description="of the squared relative error of k, beside the loss of the field; 0 is the paper's loss"
     )
+    flux_weight: float = Field(
+        0.0, ge=0, description="of the mean squared error of the flux through each slice, over the mean flow"
+    )
+    symmetries: int = Field(SYMMETRIES, ge=1, le=SYMMETRIES, description="to turn cubes through; 1 leaves them")
     seed: int = 0
 
 
@@ -73,6 +77,15 @@ class PermeabilityTraining(BaseModel):
     fractions: tuple[float, float, float] = Field((0.7, 0.1, 0.2), description="of each family: train, valid, test")
     fit: FlowFitConfig = FlowFitConfig()
 
+    @model_validator(mode="after")
+    def _a_cube_has_every_scale(self) -> "PermeabilityTraining":
+        if self.fit.crop < self.network.divisor:
+            raise ValueError(
+                f"fit.crop {self.fit.crop} has no voxel left on the coarsest of {self.network.scales} scales: give at "
+                f"least {self.network.divisor}"
+            )
+        return self
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowImage:
@@ -82,11 +95,14 @@ class FlowImage:
         inputs: of the graph.
         fields: float32 [4, X, Y, Z]: distance to the wall in voxels, pore, and estimate and velocity over the mean of
             the estimate over the pores; lengths are multiples of the network's divisor.
+        variance, mean: of the velocity in these units, over all voxels.
         label: what it was made from.
     """
 
     inputs: FlowInputs
     fields: Tensor
+    variance: Tensor
+    mean: Tensor
     label: Label
 
     @property
@@ -118,7 +134,7 @@ class Scales:
     def of(cls, images: Sequence[FlowImage], variance_floor: float) -> "Scales":
         """Means over the training part."""
         distances = torch.cat([image.fields[0][image.fields[1] > 0] for image in images])
-        variances = [float(image.velocity.var(unbiased=False)) for image in images]
+        variances = [float(image.variance) for image in images]
         factors = [float(image.velocity.sum() / image.fields[2].sum()) for image in images]
         factor = float(np.exp(np.mean(np.log(factors))))
         return cls(float(distances.mean()), factor, variance_floor * float(np.mean(variances)))
@@ -189,12 +205,17 @@ def part_labels(config: PermeabilityTraining) -> dict[Part, list[Label]]:
 
 def flow_image(label: Label, divisor: int) -> FlowImage:
     """What the networks see of a labelled image."""
-    inputs = flow_inputs(label.image, FLOW_AXIS, divisor)
+    return labelled_image(flow_inputs(label.image, FLOW_AXIS, divisor), label, divisor)
+
+
+def labelled_image(inputs: FlowInputs, label: Label, divisor: int) -> FlowImage:
+    """The same from inputs at hand."""
     solved = padded(label.velocity * inputs.pores.conducting, divisor)
     arrays = (inputs.distance, inputs.pore, inputs.estimate, solved)
     distance, pore, estimate, velocity = (torch.from_numpy(array) for array in arrays)
     scale = mean_over_pores(estimate[None], pore[None])[0]
-    return FlowImage(inputs, torch.stack([distance, pore, estimate / scale, velocity / scale]), label)
+    fields = torch.stack([distance, pore, estimate / scale, velocity / scale])
+    return FlowImage(inputs, fields, fields[3].var(unbiased=False), fields[3].mean(), label)
 
 
 def symmetric(field: Tensor, which: int) -> Tensor:
@@ -244,27 +265,30 @@ def fit_member(
     return state.history
 
 
-def cubes(images: Sequence[FlowImage], side: int, divisor: int, rng: np.random.Generator) -> Tensor:
+def cubes(images: Sequence[FlowImage], how: FlowFitConfig, divisor: int, rng: np.random.Generator) -> Tensor:
     """A cube from a random place of each image, turned at random: fields [B, 4, n, n, n]."""
-    side = min(side, *(length for image in images for length in image.fields.shape[1:])) // divisor * divisor
+    side = min(how.crop, *(length for image in images for length in image.fields.shape[1:])) // divisor * divisor
     return torch.stack(
-        [symmetric(_cube(image.fields, side, divisor, rng), int(rng.integers(SYMMETRIES))) for image in images]
+        [symmetric(_cube(image.fields, side, divisor, rng), int(rng.integers(how.symmetries))) for image in images]
     )
 
 
 def objective(
     network: MSNet, images: Sequence[FlowImage], fields: Tensor, scales: Scales, how: FlowFitConfig
 ) -> Tensor:
-    """The paper's loss, relative to the velocity's variance in each image or the floor, and that of the mean flow."""
+    """The paper's loss, relative to the velocity's variance in each image or the floor, and those of mean and flux."""
     distance, pore, estimate, velocity = fields.unbind(dim=1)
     gain = network(features(distance / scales.mean_distance, estimate), pore.unsqueeze(1)).finest.squeeze(1)
     answer = scales.factor * estimate * (1.0 + gain)
-    variance = torch.stack([image.velocity.var(unbiased=False) for image in images]).clamp(min=scales.least_variance)
-    mean = torch.stack([image.velocity.mean() for image in images])
+    variance = torch.stack([image.variance for image in images]).clamp(min=scales.least_variance)
+    mean = torch.stack([image.mean for image in images])
     levels = Answers(pyramid(answer.unsqueeze(1), network.config.scales))
     relative = (answer - velocity).mean(dim=(1, 2, 3)) / mean
-    of_field, of_flow = loss(levels, velocity.unsqueeze(1), variance), (relative * relative).mean()
-    total: Tensor = of_field + how.permeability_weight * of_flow
+    total: Tensor = loss(levels, velocity.unsqueeze(1), variance)
+    total = total + how.permeability_weight * (relative * relative).mean()
+    if how.flux_weight:
+        slices = (answer - velocity).mean(dim=(1, 2)) / mean[:, None]
+        total = total + how.flux_weight * (slices * slices).mean()
     return total
 
 
@@ -310,21 +334,21 @@ def predicted(committee: PermeabilityCommittee, image: FlowImage) -> dict[str, A
         "field_error": float(np.abs(field - truth).sum() / np.abs(truth).sum()),
         "flux_std": float(flux.std() / abs(flux.mean())),
         "family": image.family,
-        **described(image.label.image, image.inputs),
+        **described(image.inputs),
     }
 
 
-def described(image: Image, inputs: FlowInputs) -> dict[str, float]:
+def described(inputs: FlowInputs) -> dict[str, float]:
     """What simple formulas see of an image: porosity, surface per volume, moments of the distance, conduction."""
-    conducting, distance = inputs.pores.conducting, inputs.distance[inputs.pore > 0]
+    geometry = inputs.geometry
     return {
-        "porosity": inputs.pores.porosity,
-        "connected_porosity": inputs.pores.connected_porosity,
-        "surface": specific_surface(conducting),
-        "mean_distance": float(distance.mean()),
-        "scale_squared": inputs.length_scale**2,
-        "parabola": float(((distance - 0.5) ** 2).sum() / image.size),
-        "conduction": float(inputs.estimate.sum(dtype=np.float64) / image.size),
+        "porosity": geometry.porosity,
+        "connected_porosity": geometry.connected_porosity,
+        "surface": geometry.surface,
+        "mean_distance": float(inputs.distance[inputs.pore > 0].mean()),
+        "scale_squared": geometry.length_scale**2,
+        "parabola": geometry.length_scale**2 * geometry.connected_porosity,
+        "conduction": inputs.estimated_permeability,
     }
 
 
@@ -366,9 +390,8 @@ class _MemberState:
         for group in self.optimiser.param_groups:
             group["lr"] = cosine(self.update, self.how.updates, self.how.learning_rate)
         chosen = [images[i] for i in rng.integers(len(images), size=self.how.batch)]
-        value = objective(
-            self.network, chosen, cubes(chosen, self.how.crop, self.network.config.divisor, rng), scales, self.how
-        )
+        fields = cubes(chosen, self.how, self.network.config.divisor, rng)
+        value = objective(self.network, chosen, fields, scales, self.how)
         self.optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.how.gradient_clip)
