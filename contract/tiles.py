@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.conduction import Room
+
 COARSE: Final = "model_coarse.onnx"
 FINEST: Final = "model_finest.onnx"
 HALO: Final = 6
@@ -21,8 +23,6 @@ HALO: Final = 6
 Block = tuple[slice, slice, slice]
 Tensors = dict[str, NDArray[Any]]
 Graph = Callable[[Tensors], Mapping[str, NDArray[Any]]]
-Room = Callable[[tuple[int, ...]], NDArray[np.float32]]
-"""Where a large array is kept: in memory, or in a file."""
 
 
 class Tile(NamedTuple):

@@ -93,6 +93,12 @@ class Scratch:
         self._maps.append(mmap.mmap(file.fileno(), size))
         return np.frombuffer(self._maps[-1], np.float32).reshape(shape)
 
+    @contextmanager
+    def part(self) -> Iterator["Scratch"]:
+        """Arrays for a part of this time."""
+        with self._spool.scratch() as part:
+            yield part
+
     def let_go(self) -> None:
         """Leave what was read and written to the system, which may keep it as it likes: it counts here no more."""
         for mapped in self._maps:

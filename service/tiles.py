@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.conduction import Flag, conduct
+from contract.conduction import Flag, Room, conduct
 from contract.flow import Geometry
 from contract.packed import PackedImage, blocks_of, conducting_along, wall_distance_in
 from contract.tiles import COARSE, FINEST, Block, Tile, TiledFlow
@@ -91,8 +91,8 @@ class TiledQuestion:
             squares += await self._apart(self._prepare, axis, conducting, block, distance)
             steps.step()
         estimate = self.scratch.room(distance.shape)
-        with stopping(deadline, self.terms.timeout_s) as stop:
-            solved = await self._apart(self._estimate, axis, conducting, estimate, stop)
+        with stopping(deadline, self.terms.timeout_s) as stop, self.scratch.part() as part:
+            solved = await self._apart(self._estimate, axis, conducting, estimate, stop, part.room)
         steps.step()
         flow = TiledFlow(distance, estimate, self.length, self.keep_field, self.scratch.room)
         geometry = self._geometry(axis, conducting, math.sqrt(squares / conducting.count), solved)
@@ -142,11 +142,14 @@ class TiledQuestion:
         self.scratch.let_go()
         return float(((part[where].astype(np.float64) - 0.5) ** 2).sum())
 
-    def _estimate(self, axis: int, conducting: PackedImage, estimate: NDArray[np.float32], stop: Flag) -> bool:
+    def _estimate(
+        self, axis: int, conducting: PackedImage, estimate: NDArray[np.float32], stop: Flag, room: Room
+    ) -> bool:
         """Velocity by conduction, the flow last; whether it was solved. The one thing that no tile can do by itself."""
-        found = conduct(flow_last(conducting.unpacked(), axis), stop=stop)
+        found = conduct(flow_last(conducting.unpacked(), axis), stop=stop, room=room)
         x, y, z = found.velocity.shape
-        estimate[:x, :y, :z] = found.velocity
+        for i in range(x):
+            estimate[i, :y, :z] = found.velocity[i]
         self.scratch.let_go()
         return found.solved
 
