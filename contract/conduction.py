@@ -60,14 +60,12 @@ class Conduction:
         pressure: float64 [n] of the pores in C order, voxels: from 0 at the low end to the length at the high end, the
             flow towards higher values.
         permeability: mean of the velocity over all voxels, voxel^2.
-        iterations: taken.
         solved: the permeability is within the tolerance; else it is too large.
     """
 
     velocity: Floats
     pressure: NDArray[np.float64]
     permeability: float
-    iterations: int
     solved: bool
 
 
@@ -88,7 +86,7 @@ def conduct(pore: Image, tolerance: float = TOLERANCE, stop: Flag | None = None,
     stop = np.zeros(1, bool) if stop is None else stop
     count, length = int(np.count_nonzero(pore)), pore.shape[2]
     if not count:
-        return Conduction(np.zeros(pore.shape, np.float32), np.zeros(0), 0.0, 0, True)
+        return Conduction(np.zeros(pore.shape, np.float32), np.zeros(0), 0.0, True)
     resistance, beyond = room((count,)), room((2, count)).view(np.int32)
     faces, pressure = room((-(-count // 4),)).view(np.uint8)[:count], room((2 * count,)).view(np.float64)
     _look_around(pore, _DIRECTIONS, resistance)
@@ -100,7 +98,7 @@ def conduct(pore: Image, tolerance: float = TOLERANCE, stop: Flag | None = None,
         raise Stopped(f"stopped after {iterations} iterations")
     velocity = room(pore.shape)
     total = _flow(pore, pressure, resistance, faces, velocity)
-    return Conduction(velocity, pressure, total / pore.size, iterations, solved)
+    return Conduction(velocity, pressure, total / pore.size, solved)
 
 
 def conductivity(pore: Image) -> Floats:

@@ -67,7 +67,7 @@ def test_a_throat_decides_and_a_dead_end_does_not() -> None:
 
 def test_no_pores_no_flow() -> None:
     answer = conduct(np.zeros((4, 4, 4), bool))
-    assert (answer.permeability, answer.iterations, answer.solved) == (0.0, 0, True)
+    assert (answer.permeability, answer.velocity.shape, answer.solved) == (0.0, (4, 4, 4), True)
 
 
 def test_another_thread_can_stop_it() -> None:
@@ -79,3 +79,18 @@ def test_another_thread_can_stop_it() -> None:
     with pytest.raises(Stopped):
         conduct(pore, tolerance=0.0, stop=stop)
     alarm.cancel()
+
+
+def test_all_that_is_as_large_as_the_pores_lies_where_it_is_told_in_37_bytes_each() -> None:
+    rooms = []
+
+    def room(shape: tuple[int, ...]) -> np.ndarray:
+        rooms.append(np.empty(shape, np.float32))
+        return rooms[-1]
+
+    pore = pores_of(np.random.default_rng(3).random((16, 12, 20)) < 0.7, 2).conducting
+    found = conduct(pore, room=room)
+    taken = sum(each.nbytes for each in rooms) - found.velocity.nbytes
+    assert any(found.velocity is each for each in rooms)
+    assert taken == pytest.approx(37 * np.count_nonzero(pore), abs=4)
+    assert (found.velocity == conduct(pore).velocity).all()

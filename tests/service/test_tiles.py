@@ -115,7 +115,7 @@ def test_bits_of_a_large_image_are_never_unpacked_as_a_whole(rocks_repo: Path) -
     image = blobs((64, 64, 64), 0.45)
     raw = {"Content-Type": "application/octet-stream"}
     query = {"voxel_size_um": 2.0, "axes": "y", "shape": "64,64,64", "dtype": "bits"}
-    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=TILED, spool_bytes=3 * 2**20)) as client:
+    with in_process(Settings(model_repo=rocks_repo, workers=2, limits=TILED, spool_bytes=8 * 2**20)) as client:
         said = client.post(PATH, content=np.packbits(image).tobytes(), headers=raw, params=query)
         assert said.raise_for_status().json()["tiles"]["y"] == 64
         again = client.post(PATH, content=np.packbits(image).tobytes(), headers=raw, params=query)

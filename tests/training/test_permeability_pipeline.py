@@ -23,9 +23,11 @@ from training.pipelines.permeability import (
     FlowFitConfig,
     PermeabilityTraining,
     Scales,
+    cubes,
     fit_member,
     flow_image,
     load_committee,
+    objective,
     part_labels,
     symmetric,
 )
@@ -143,6 +145,40 @@ def test_an_interrupted_member_goes_on_to_the_same_weights(config: PermeabilityT
     again = trained(tmp_path / "cut")
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_cube_without_a_voxel_on_the_coarsest_scale_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"fit.crop 6 has no voxel left .* at least 8"):
+        PermeabilityTraining(
+            name="toy", purpose="", labels=Path(), network=MSNetConfig(scales=4), fit=FlowFitConfig(crop=6)
+        )
+
+
+def test_one_symmetry_leaves_an_image_as_it_is(config: PermeabilityTraining) -> None:
+    image = flow_image(part_labels(config)["train"][0], 2)
+    rng = np.random.default_rng(0)
+    (whole,) = cubes([image], FlowFitConfig(crop=16, symmetries=1), 2, rng)
+    turned = [cubes([image], FlowFitConfig(crop=16), 2, rng)[0] for _ in range(8)]
+    assert torch.equal(whole, image.fields)
+    assert not all(torch.equal(each, image.fields) for each in turned)
+
+
+def test_the_flux_penalty_is_on_what_flows_through_each_slice(config: PermeabilityTraining) -> None:
+    image = flow_image(part_labels(config)["train"][0], 2)
+    network, scales = PermeabilityCommittee.of(config.network, 1, 1.0, 1.0).networks[0], Scales(1.0, 1.0, 0.0)
+    distance, pore, _, velocity = image.fields
+    swapped = velocity.flip(0)
+    uneven = velocity * torch.linspace(0.5, 1.5, velocity.shape[2])
+
+    def added(estimate: torch.Tensor) -> float:
+        fields = torch.stack([distance, pore, estimate, velocity])[None]
+        free, held = (
+            objective(network, [image], fields, scales, FlowFitConfig(flux_weight=weight)) for weight in (0.0, 1.0)
+        )
+        return float((held - free).detach())
+
+    assert added(swapped) == pytest.approx(0.0, abs=1e-6)
+    assert added(uneven) == pytest.approx(float(torch.linspace(-0.5, 0.5, velocity.shape[2]).square().mean()), rel=0.05)
 
 
 def test_no_member_is_too_fast_or_too_slow_in_the_mean_of_the_training_part(run: Path) -> None:
