@@ -20,7 +20,7 @@ from contract.voxels import AXES, Image
 from service.engines import Runner
 from service.engines.onnxruntime import OnnxRuntime
 from service.families.field import FlowFamily, FlowPrediction
-from training.checkpoint import read_json
+from training.files import read_json
 from training.flow_evaluation import baselines, load_tables, network_permeability, permeability_metrics
 from training.pipelines.permeability import load_committee
 from training.sampling.permeability import FLOW_AXIS, read_label

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.record import RECORDS, Finding
 from contract.flow import FlowInputs, flow_inputs
-from training.checkpoint import read_json
+from training.files import read_json
 from training.flow_evaluation import baselines, network_permeability, permeability_metrics
 from training.networks.msnet import MSNetConfig
 from training.networks.permeability import PermeabilityCommittee

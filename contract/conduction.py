@@ -258,7 +258,7 @@ def _behind(
     i: int, axis: int, beyond: NDArray[np.int32], faces: NDArray[np.uint8]
 ) -> int:  # pragma: no cover (compiled)
     """The number of the next pore along an axis; its own, to which nothing flows, where there is none."""
-    return beyond[axis, i] if axis < 2 else i + (faces[i] & _NEXT)
+    return int(beyond[axis, i] if axis < 2 else i + (faces[i] & _NEXT))
 
 
 @njit(cache=True, nogil=True)
