@@ -43,7 +43,7 @@ SEEDS: Final = (0, 1, 2)
 DIVISOR: Final = 8
 """Of every arm, so that all see the same voxels."""
 NOTES: Final = """
-One network an arm and seed, not a committee, on the training part of runs/permeability, 400 updates of the shipped
+One network an arm and seed, not a committee, on the training part of runs/permeability, 300 updates of the shipped
 schedule. Errors on its test part and on media of 64^3 and 128^3 voxels (the training images have 24 to 48 a side), each
 the mean over the seeds, which follow one by one. `conduction` arms correct the estimate by conduction, as the shipped
 model does, and learn from cubes of 16^3; `width` arms know nothing of it: they are the paper's networks, whose answer
@@ -77,8 +77,8 @@ class Arm:
     fit: FlowFitConfig
 
 
-CUBES: Final = FlowFitConfig(updates=400, batch=8, crop=16)
-WHOLE: Final = FlowFitConfig(updates=400, batch=1, crop=48)
+CUBES: Final = FlowFitConfig(updates=300, batch=8, crop=16)
+WHOLE: Final = FlowFitConfig(updates=300, batch=1, crop=48)
 SINGLE: Final = MSNetConfig(scales=1, filters=33)
 """One scale with 120,000 parameters, as three scales of 2, 8 and 32 filters have."""
 

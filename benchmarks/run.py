@@ -29,7 +29,10 @@ BENCHMARKS = {
     "lattice_boltzmann": Benchmark("speed", "benchmarks.lattice_boltzmann:run", "creeping flow: exact checks, speed"),
     "training_speed": Benchmark("speed", "benchmarks.training_speed:run", "steps of training beside hippynn's"),
     "large_images": Benchmark("speed", "benchmarks.large_images:run", "rock images in tiles: memory, time, seams"),
-    "permeability": Benchmark("claims", "benchmarks.permeability:run", "rock images: errors, Berea, speed"),
+    "permeability": Benchmark("claims", "benchmarks.permeability:run", "rock images: errors, sizes, Berea"),
+    "permeability_speed": Benchmark(
+        "speed", "benchmarks.permeability_speed:run", "rock images beside the simulation and PyTorch"
+    ),
     "permeability_training": Benchmark(
         "claims", "benchmarks.permeability_training:run", "MS-Nets of permeability trained in many ways"
     ),
