@@ -46,9 +46,10 @@ NOTES: Final = """
 One network an arm and seed, not a committee, on the training part of runs/permeability, 300 updates of the shipped
 schedule. Errors on its test part and on media of 64^3 and 128^3 voxels (the training images have 24 to 48 a side), each
 the mean over the seeds, which follow one by one. `conduction` arms correct the estimate by conduction, as the shipped
-model does, and learn from cubes of 16^3; `width` arms know nothing of it: they are the paper's networks, whose answer
-is a velocity over the mean of (distance to the wall - 1/2)^2 of the image, and learn from whole images, one an update,
-as a part does not tell how much flows through it. Every arm has its trend fitted. The flux penalty is on the flow
+model does, and learn from cubes of 16^3, eight an update; `width` arms know nothing of it: they are the paper's
+networks, whose answer is a velocity over the mean of (distance to the wall - 1/2)^2 of the image, and learn from cubes
+of 32^3, one an update, or the image where it is smaller: the smaller a part, the less it tells how much flows through
+it. Every arm has its trend fitted. The flux penalty is on the flow
 through each slice, which conservation of mass makes constant; a divergence would need all three components of the
 velocity, and the networks answer one. Formulas are fitted to the same training part.
 """
@@ -78,7 +79,8 @@ class Arm:
 
 
 CUBES: Final = FlowFitConfig(updates=300, batch=8, crop=16)
-WHOLE: Final = FlowFitConfig(updates=300, batch=1, crop=48)
+LARGE: Final = FlowFitConfig(updates=300, batch=1, crop=32)
+"""As many voxels an update."""
 SINGLE: Final = MSNetConfig(scales=1, filters=33)
 """One scale with 120,000 parameters, as three scales of 2, 8 and 32 filters have."""
 
@@ -92,15 +94,15 @@ ARMS: Final[dict[str, Arm]] = {
     "conduction, 2 scales": Arm(by_conduction, _scales(2), CUBES),
     "conduction, 3 scales": Arm(by_conduction, _scales(3), CUBES),
     "conduction, 4 scales": Arm(by_conduction, _scales(4), CUBES),
-    "conduction, 3 scales, whole images": Arm(by_conduction, _scales(3), WHOLE),
+    "conduction, 3 scales, cubes of 32^3": Arm(by_conduction, _scales(3), LARGE),
     "conduction, 3 scales, no symmetries": Arm(by_conduction, _scales(3), CUBES.model_copy(update={"symmetries": 1})),
     "conduction, 3 scales, flux penalty": Arm(by_conduction, _scales(3), CUBES.model_copy(update={"flux_weight": 1.0})),
     "conduction, 1 wide scale": Arm(by_conduction, SINGLE, CUBES),
-    "width, 1 scale": Arm(by_width, _scales(1), WHOLE),
-    "width, 2 scales": Arm(by_width, _scales(2), WHOLE),
-    "width, 3 scales": Arm(by_width, _scales(3), WHOLE),
-    "width, 4 scales": Arm(by_width, _scales(4), WHOLE),
-    "width, 1 wide scale": Arm(by_width, SINGLE, WHOLE),
+    "width, 1 scale": Arm(by_width, _scales(1), LARGE),
+    "width, 2 scales": Arm(by_width, _scales(2), LARGE),
+    "width, 3 scales": Arm(by_width, _scales(3), LARGE),
+    "width, 4 scales": Arm(by_width, _scales(4), LARGE),
+    "width, 1 wide scale": Arm(by_width, SINGLE, LARGE),
 }
 
 
