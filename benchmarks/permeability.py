@@ -92,7 +92,7 @@ class ServedModel:
         if sample.inputs.pores.percolates:
             prediction = self.family.decode(self.runner(self.family.collate([sample])), sample)
         else:
-            prediction = self.family.without_flow(sample.inputs.geometry)
+            prediction = self.family.without_flow(sample.inputs.geometry, keep_field=False)
         ended = time.process_time()
         return Answer(prediction, sample.inputs, encoded - begun, ended - encoded)
 
