@@ -1,19 +1,16 @@
 """The training commands of `understudy`, registered by entry points in pyproject.toml. Import torch only when used."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
 from training.importers.command import import_ani_command, import_hippynn_command
+from training.refusals import told
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of training runs.")]
 RepositoryOption = Annotated[Path, typer.Option("--model-repo", help="Folder of served models.")]
@@ -26,6 +23,7 @@ import_.command("hippynn")(import_hippynn_command)
 import_.command("ani")(import_ani_command)
 
 
+@told()
 def train(
     config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs.")],
     runs: RunsOption = Path("runs"),
@@ -42,7 +40,7 @@ def train(
     from training.runs import train_and_report
 
     torch.set_num_threads(threads)
-    with _plain_errors(), processes.joined():
+    with processes.joined():
         settings = read_config(config)
         folder = runs / settings.name
         report = train_and_report(settings, folder)
@@ -53,6 +51,7 @@ def train(
     _say(f"next: understudy publish {settings.name}")
 
 
+@told()
 def learn(
     config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see training/configs.")],
     runs: RunsOption = Path("runs"),
@@ -73,17 +72,17 @@ def learn(
     from training.report.learning import write_learning_report
 
     torch.set_num_threads(threads)
-    with _plain_errors():
-        settings = read_learning_config(config)
-        folder = runs / settings.name
-        with workers_of(pool, workers) as executor:
-            learn_run(settings, folder, executor)
-        report = write_learning_report(folder)
+    settings = read_learning_config(config)
+    folder = runs / settings.name
+    with workers_of(pool, workers) as executor:
+        learn_run(settings, folder, executor)
+    report = write_learning_report(folder)
     _say(f"learnt {settings.name}: {folder}")
     _say(f"report: {report}")
     _say(f"next: understudy publish {settings.name}")
 
 
+@told()
 def publish(
     name: Annotated[str, typer.Argument(help="Name of a training run.")],
     runs: RunsOption = Path("runs"),
@@ -97,18 +96,18 @@ def publish(
     from training.runs import publish_run
 
     repository = ModelRepository(model_repo)
-    with _plain_errors():
-        folder = publish_run(runs / name, repository)
-        model = folder.name
-        version = repository.versions(model)[-1]
-        if promote:
-            repository.promote(model, version)
-        promoted = repository.promoted(model)
+    folder = publish_run(runs / name, repository)
+    model = folder.name
+    version = repository.versions(model)[-1]
+    if promote:
+        repository.promote(model, version)
+    promoted = repository.promoted(model)
     _say(f"published {model} version {version}: {folder}")
     if promoted != version:
         _say(f"version {promoted} stays promoted; next: understudy models shadow {model} {version}")
 
 
+@told()
 def sample(
     config: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="YAML, see `sampling:` in training/configs.")
@@ -126,13 +125,13 @@ def sample(
     from training.sampling.registry import read_sampling, run_sampling
 
     torch.set_num_threads(threads)
-    with _plain_errors():
-        settings = read_sampling(config)
-        written = run_sampling(settings, runs / settings.name, labeller, threads)
+    settings = read_sampling(config)
+    written = run_sampling(settings, runs / settings.name, labeller, threads)
     _say(f"sampled {settings.name}: {written}")
 
 
 @data.command("list")
+@told()
 def list_data() -> None:
     """Public data sets that can be fetched, with their licence."""
     from training.data.fetch import cached
@@ -147,6 +146,7 @@ def list_data() -> None:
 
 
 @data.command("fetch")
+@told()
 def fetch_data(
     name: Annotated[str, typer.Argument(help="Name, see `understudy data list`.")],
     cache: Annotated[Path | None, typer.Option(help="Folder to keep it in; default $UNDERSTUDY_DATA.")] = None,
@@ -154,19 +154,8 @@ def fetch_data(
     """Download a public data set and check its sha256."""
     from training.data.fetch import fetch
 
-    with _plain_errors():
-        path = fetch(name, cache)
+    path = fetch(name, cache)
     Console().print(path, soft_wrap=True)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors that were made for people end the command with their text, not with a traceback."""
-    try:
-        yield
-    except (UnderstudyError, ValidationError) as error:
-        _console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 def _say(text: str) -> None:

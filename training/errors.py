@@ -4,4 +4,4 @@ from contract.errors import UnderstudyError
 
 
 class NotReady(UnderstudyError):
-    """A run that cannot be published as it stands, or something that a run needs and that is not there."""
+    """A run that is not there, or that cannot be published as it stands."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.errors import NotReady
+from training.extras import MissingPackage
 
 
 @contextmanager
@@ -16,12 +16,12 @@ def event_log(folder: Path, first_step: int) -> Iterator[Callable[[int, Mapping[
         first_step: what an interrupted run had logged from this step on is hidden.
 
     Raises:
-        NotReady: TensorBoard is not installed.
+        MissingPackage: TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
-        raise NotReady("`fit.tensorboard` needs TensorBoard, which is not installed: extra `tensorboard`") from None
+        raise MissingPackage("tensorboard") from None
     writer = SummaryWriter(folder, purge_step=first_step)
 
     def log(step: int, scalars: Mapping[str, float]) -> None:

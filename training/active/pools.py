@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.active.errors import NoPool
+from training.extras import MissingPackage
 
 
 @contextmanager
@@ -27,7 +28,8 @@ def pool(where: str, workers: int) -> Iterator[Executor]:
         workers: how many threads or processes; a Parsl configuration says so itself.
 
     Raises:
-        NoPool: there is no such file, it defines no configuration, or Parsl is not installed.
+        NoPool: there is no such file, or it defines no configuration.
+        MissingPackage: Parsl is not installed.
     """
     if where == "threads":
         with ThreadPoolExecutor(workers) as threads:
@@ -50,14 +52,15 @@ def parsl_config(path: Path) -> Any:
     """The `parsl.Config` that a Python file defines with the name `config`; the file is executed.
 
     Raises:
-        NoPool: there is no such file, it defines no configuration, or Parsl is not installed.
+        NoPool: there is no such file, or it defines no configuration.
+        MissingPackage: Parsl is not installed.
     """
     if not path.is_file():
         raise NoPool(f"--pool {path}: neither `threads`, `processes` nor a Python file with a Parsl configuration")
     try:
         from parsl import Config
     except ModuleNotFoundError:
-        raise NoPool(f"--pool {path}: Parsl is not installed: extra `parsl`, docs/training.md") from None
+        raise MissingPackage("parsl") from None
     config = runpy.run_path(str(path)).get("config")
     if not isinstance(config, Config):
         raise NoPool(f"{path} must define `config = parsl.Config(...)`, and it holds {type(config).__name__}")

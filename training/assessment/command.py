@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 from typer.core import TyperGroup
 
-from contract.errors import UnderstudyError
 from contract.repository import ModelRepository
+from training.refusals import told
 
 if TYPE_CHECKING:
     from training.assessment.page import Page
@@ -56,6 +55,7 @@ evaluate_app = typer.Typer(
 
 
 @evaluate_app.command(FILES)
+@told()
 def evaluate_command(
     model: ModelArgument,
     files: FilesArgument,
@@ -77,15 +77,13 @@ def evaluate_command(
     from training.assessment.page import evaluation_page
 
     _use(threads)
-    try:
-        how = _reading(energy_unit, forces_are, energy_key, forces_key, by)
-        found = evaluation_page(evaluate(judged(model, ModelRepository(model_repo)), files, how))
-    except (UnderstudyError, ValidationError) as error:
-        _stop(error)
+    how = _reading(energy_unit, forces_are, energy_key, forces_key, by)
+    found = evaluation_page(evaluate(judged(model, ModelRepository(model_repo)), files, how))
     _show(found, page)
 
 
 @evaluate_app.command("comp6")
+@told()
 def comp6_command(
     model: ModelArgument,
     files: FilesArgument,
@@ -106,15 +104,13 @@ def comp6_command(
     from training.assessment.page import comp6_page
 
     _use(threads)
-    try:
-        asked = judged(model, ModelRepository(model_repo))
-        how = _reading("eV", forces_are, energy_key, forces_key, None)
-        found = comp6_page(asked.name, asked.what, comp6(asked, files, window, pairs, how), window, pairs)
-    except (UnderstudyError, ValidationError) as error:
-        _stop(error)
+    asked = judged(model, ModelRepository(model_repo))
+    how = _reading("eV", forces_are, energy_key, forces_key, None)
+    found = comp6_page(asked.name, asked.what, comp6(asked, files, window, pairs, how), window, pairs)
     _show(found, page)
 
 
+@told()
 def compare_command(
     first: Annotated[str, typer.Argument(help="Name of a published model, NAME:VERSION, or the folder of a run.")],
     second: Annotated[str, typer.Argument(help="Likewise.")],
@@ -132,12 +128,9 @@ def compare_command(
     from training.assessment.page import comparison_page
 
     _use(1)
-    try:
-        repository = ModelRepository(model_repo)
-        how = _reading(energy_unit, forces_are, energy_key, forces_key, None)
-        found = comparison_page(compare(judged(first, repository), judged(second, repository), files, how))
-    except (UnderstudyError, ValidationError) as error:
-        _stop(error)
+    repository = ModelRepository(model_repo)
+    how = _reading(energy_unit, forces_are, energy_key, forces_key, None)
+    found = comparison_page(compare(judged(first, repository), judged(second, repository), files, how))
     _show(found, page)
 
 
@@ -153,11 +146,6 @@ def _use(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def _stop(error: Exception) -> Any:
-    _console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1) from None
 
 
 def _show(found: "Page", path: Path) -> None:

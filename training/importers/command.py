@@ -5,12 +5,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from contract.elements import NUMBERS
-from contract.errors import UnderstudyError
+from training.refusals import told
 
 _console = Console(stderr=True)
 
@@ -19,6 +18,7 @@ EnergyUnitOption = Literal["eV", "hartree", "kcal/mol", "kJ/mol"]
 LengthUnitOption = Literal["angstrom", "bohr"]
 
 
+@told()
 def import_hippynn_command(
     checkpoint: Annotated[
         Path, typer.Argument(exists=True, help="best_model.pt, or the folder of a hippynn experiment.")
@@ -54,29 +54,26 @@ def import_hippynn_command(
     """
     from training.importers.hippynn import HippynnImport, import_hippynn
 
-    try:
-        config = HippynnImport(
-            name=name,
-            purpose=purpose or f"{name}, trained with hippynn and imported",
-            energy_unit=energy_unit,
-            length_unit=length_unit,
-            cutoff=cutoff,
-            soft_min=soft_min,
-            soft_max=soft_max,
-            activation=activation,
-            elements=_atomic_numbers(elements),
-            energy_node=energy_node,
-            held_out=_data(held_out),
-        )
-        run = import_hippynn(checkpoint, config, runs / name, trust=trust)
-    except (UnderstudyError, ValidationError) as error:
-        _console.print(f"[red]not imported:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from None
+    config = HippynnImport(
+        name=name,
+        purpose=purpose or f"{name}, trained with hippynn and imported",
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        cutoff=cutoff,
+        soft_min=soft_min,
+        soft_max=soft_max,
+        activation=activation,
+        elements=_atomic_numbers(elements),
+        energy_node=energy_node,
+        held_out=_data(held_out),
+    )
+    run = import_hippynn(checkpoint, config, runs / name, trust=trust)
     _console.print(f"imported {name}: {runs / name}", highlight=False)
     if run.record["metrics"]:
         _console.print(_metrics_table(run.record["metrics"]))
 
 
+@told()
 def import_ani_command(
     files: Annotated[Path, typer.Argument(exists=True, help="Folder or .tar.gz of an ensemble in NeuroChem's format.")],
     name: Annotated[str, typer.Option(help="Of the run and the model; default that of the files.")] = "",
@@ -103,20 +100,16 @@ def import_ani_command(
     """
     from training.importers.ani import AniImport, import_ani
 
-    try:
-        name = name or _published_name(files)
-        config = AniImport(
-            name=name,
-            purpose=purpose or f"{name}, the published ANI ensemble",
-            licence=licence,
-            held_out=_data(held_out),
-            zero=zero,
-            typical=typical,
-        )
-        run = import_ani(files, config, runs / name)
-    except (UnderstudyError, ValidationError) as error:
-        _console.print(f"[red]not imported:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from None
+    name = name or _published_name(files)
+    config = AniImport(
+        name=name,
+        purpose=purpose or f"{name}, the published ANI ensemble",
+        licence=licence,
+        held_out=_data(held_out),
+        zero=zero,
+        typical=typical,
+    )
+    run = import_ani(files, config, runs / name)
     members = run.network.config.members
     _console.print(f"imported {name}, {members} networks: {runs / name}", highlight=False)
     if run.record["metrics"]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contract.repository import sha256_of
 from training.checkpoint import Run
 from training.data import DataSpec
+from training.extras import MissingPackage
 from training.importers.errors import (
     ConflictingSettings,
     MissingSettings,
@@ -118,7 +119,8 @@ def read_structure(path: Path) -> dict[str, Any]:
 
     Raises:
         UnreadableCheckpoint: no such file.
-        UnsupportedExperiment: hippynn is not installed, or the energy is not that of one Hipnn with one HEnergy.
+        MissingPackage: hippynn is not installed.
+        UnsupportedExperiment: the energy is not that of one Hipnn with one HEnergy.
     """
     if not path.is_file():
         raise UnreadableCheckpoint(f"{path} is not there; without it give cutoff, soft_min, soft_max and activation")
@@ -126,7 +128,7 @@ def read_structure(path: Path) -> dict[str, Any]:
         import hippynn.layers.hiplayers
         import hippynn.networks.hipnn
     except ImportError:
-        raise UnsupportedExperiment(f"opening {path.name} needs hippynn: pip install hippynn==0.1.3") from None
+        raise MissingPackage("hippynn") from None
     model = torch.load(path, map_location="cpu", weights_only=False)["training_modules"][0]
     network = _only(model, "networks of its own", hippynn.networks.hipnn.Hipnn)[1]
     node = _only(model, "energies", hippynn.graphs.nodes.tags.Energies)[0]

