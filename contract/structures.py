@@ -94,7 +94,7 @@ def _numbers(value: Any, index: int) -> NDArray[np.int64]:
         )
     if z.dtype.kind not in "iu":
         raise BadType(
-            f"structures[{index}].numbers must be integers, got {z.dtype}.",
+            f"structures[{index}].numbers must be integers, got {_said(z)}.",
             hint="Send atomic numbers such as 6 for carbon.",
             field="numbers",
             index=index,
@@ -135,7 +135,7 @@ def _pbc(value: Any, index: int) -> NDArray[np.bool_]:
     flags = _array(value, "pbc", index)
     if flags.dtype.kind != "b":
         raise BadType(
-            f"structures[{index}].pbc must be true or false, got {flags.dtype}.",
+            f"structures[{index}].pbc must be true or false, got {_said(flags)}.",
             hint="Send one boolean, or three (one per lattice vector).",
             field="pbc",
             index=index,
@@ -196,7 +196,7 @@ def _numeric(value: Any, field: str, shape: tuple[int, ...], index: int) -> NDAr
     array = _array(value, field, index)
     if array.dtype.kind not in "iuf":
         raise BadType(
-            f"structures[{index}].{field} must be numbers, got {array.dtype}.",
+            f"structures[{index}].{field} must be numbers, got {_said(array)}.",
             hint="Send plain numbers: no text, no null.",
             field=field,
             index=index,
@@ -222,6 +222,12 @@ def _numeric(value: Any, field: str, shape: tuple[int, ...], index: int) -> NDAr
             count=int(bad.size),
         )
     return array
+
+
+def _said(array: NDArray[Any]) -> str:
+    """The kind of an array's elements, in words where NumPy's are none."""
+    words = {"U": "text", "S": "text", "b": "booleans", "O": "null or mixed values"}
+    return words.get(array.dtype.kind, str(array.dtype))
 
 
 def _array(value: Any, field: str, index: int) -> NDArray[Any]:

@@ -1,10 +1,12 @@
 """`understudy serve`: the gateway as a command."""
 
 import signal
+import socket
 import sys
+import textwrap
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -14,18 +16,21 @@ if TYPE_CHECKING:
     from service.app import Started
     from service.settings import Settings
 
+PURPOSE_LETTERS: Final = 72
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on [127.0.0.1]; 0.0.0.0 for every network.")
+        str | None,
+        typer.Option(help="Address to listen on; 0.0.0.0 for every network.", show_default="127.0.0.1"),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="HTTP port [8000].")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="gRPC port [8001].")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port.", show_default="8000")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port.", show_default="8001")] = None,
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Only HTTP.")] = False,
-    model_repo: Annotated[Path | None, typer.Option(help="Folder of models [model_repo].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once [cores + 2].")] = None,
+    model_repo: Annotated[Path | None, typer.Option(help="Folder of models.", show_default="model_repo")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Engine calls at once.", show_default="cores + 2")] = None,
     keys_file: Annotated[
         Path | None, typer.Option(help="Keys of the tenants; with them everything but health needs one.")
     ] = None,
@@ -55,14 +60,18 @@ def run(settings: "Settings") -> int:
 
     configure(settings)
     try:
+        listener = _listener(settings)
+    except OSError as error:
+        where = f"{settings.address(settings.port)}: {error.strerror or error}"
+        return _cannot_serve(f"HTTP cannot listen on {where}; choose another port with --port or UNDERSTUDY_PORT")
+    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    try:
         app = create_app(settings, on_ready=_announce, doors=[grpc_door])
     except UnderstudyError as error:
-        _console.print("[bold red]Cannot serve:[/]", escape(str(error)))
-        return 1
+        return _cannot_serve(str(error))
+    _console.print(f"Loading, verifying and warming the models of {settings.model_repo}", markup=False)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         log_level="critical",  # until it is ready: the reason of a failed start is told below, without a traceback
         http=bounded_heads(settings.limits, app.edge.counts),
@@ -74,11 +83,33 @@ def run(settings: "Settings") -> int:
     server = uvicorn.Server(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn drains first, then raises the signal again
     with suppress(KeyboardInterrupt, SystemExit):  # uvicorn leaves by SystemExit when the start failed
-        server.run()
+        server.run([listener])
     failure = getattr(app.state, "failure", None)
     if failure is not None:
-        _console.print("[bold red]Cannot serve:[/]", escape(str(failure)))
-    return 0 if server.started and failure is None else 1
+        return _cannot_serve(str(failure))
+    return 0 if server.started else 1
+
+
+def _listener(settings: "Settings") -> socket.socket:
+    """The HTTP port, taken before anything is loaded; it hears nobody until the gateway is ready.
+
+    Raises:
+        OSError: the port is taken, or the address is not ours.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _cannot_serve(reason: str) -> int:
+    _console.print("[bold red]Cannot serve:[/]", escape(reason))
+    return 1
 
 
 def _settings(**options: Any) -> "Settings":
@@ -89,8 +120,8 @@ def _settings(**options: Any) -> "Settings":
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise typer.BadParameter(f"UNDERSTUDY_{faults}") from None
+        faults = [f"UNDERSTUDY_{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise typer.BadParameter("; ".join(faults)) from None
 
 
 def _announce(started: "Started") -> None:
@@ -103,10 +134,13 @@ def _announce(started: "Started") -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     engine, settings = started.engine, started.settings
     url = f"http://{settings.address(settings.port)}"
-    for model in started.models:
+    named = {f"{model.card.name} version {model.card.version}": model for model in started.models}
+    width = max(map(len, named), default=0)
+    for name, model in named.items():
         card = model.card
         members = f"{card.committee.members} members" if card.committee.members > 1 else "1 member"
-        _console.print(f"  {card.name} version {card.version}  {members}  {model.stored.digest[:12]}  {card.purpose}")
+        purpose = textwrap.shorten(card.purpose, PURPOSE_LETTERS, placeholder=" ...")
+        _console.print(f"  {name:<{width}}  {members:<9}  {model.stored.digest[:12]}  {purpose}", markup=False)
     _console.print(f"Engine: {engine.description}, {engine.concurrency} calls at once")
     for line in started.doors:
         _console.print(line, markup=False)

@@ -110,7 +110,7 @@ class DomainJudge:
         trained = self.card.domain.formulas
         if trained is None or (formula := _formula(structure.numbers)) in trained:
             return
-        finding.add("out", f"{formula} was not trained: the training data hold {_listed(trained)}.", [])
+        finding.add("out", f"The model was not trained on {formula}: the training data hold {_listed(trained)}.", [])
 
     def _periodicity(self, structure: Structure, finding: _Finding) -> None:
         periodic = structure.cell is not None and bool(structure.pbc.any())
@@ -189,9 +189,9 @@ class DomainJudge:
             return
         said = f"The committee's std of the energy is {energy_std_ev:.4f} eV;"
         if outside is not None and energy_std_ev > outside:
-            finding.add("out", f"{said} out of domain is {outside:.4f}.", [])
+            finding.add("out", f"{said} above {outside:.4f} eV is out of the domain.", [])
         elif inside is not None and energy_std_ev > inside:
-            finding.add("edge", f"{said} in domain is {inside:.4f}.", [])
+            finding.add("edge", f"{said} above {inside:.4f} eV is at the edge of the domain.", [])
 
 
 def uncertainty_of(committee: Committee) -> dict[str, Any]:

@@ -28,7 +28,9 @@ from understudy.wire import (
     VersionsList,
 )
 
+from contract.elements import NUMBERS
 from service.api.field_files import WRITERS
+from service.models import Model, Models
 
 PAGE: Final = "/docs"
 ASSETS: Final = "/docs-assets"
@@ -52,6 +54,10 @@ def assets() -> StaticFiles:
 
 def _schema(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _in_query(name: str, description: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": kind}, **more}
 
 
 DESCRIPTION: Final = """
@@ -155,12 +161,22 @@ FLOW: Final[dict[str, Any]] = {
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "description": "query: voxel_size_um (required), pore_value, axes or axis, upload; raw: shape, dtype",
+            "description": "the image, unless ?upload= names one",
             "content": {
                 kind: {"schema": {"type": "string", "format": "binary"}}
                 for kind in ("application/x-npy", "image/tiff", "application/octet-stream")
             },
-        }
+        },
+        "parameters": [
+            _in_query("voxel_size_um", "side of a voxel, micrometres", "number", required=True),
+            _in_query("pore_value", "labels of the pores, with commas between them"),
+            _in_query("axes", "all, or some of x, y, z with commas between them"),
+            _in_query("axis", "of a field or a slice"),
+            _in_query("shape", "of raw bytes, such as 110,110,110"),
+            _in_query("dtype", "of raw bytes: uint8, uint16, bool, bits, ..."),
+            _in_query("order", "of raw bytes: C, or F where x is fastest"),
+            _in_query("upload", "an upload in place of a body"),
+        ],
     },
 }
 UPLOAD: Final[dict[str, Any]] = {
@@ -172,6 +188,13 @@ UPLOAD: Final[dict[str, Any]] = {
         },
         **_PROBLEMS,
     },
+    "openapi_extra": {"parameters": [_in_query("bytes", "size of the image", "integer", required=True)]},
+}
+APPEND: Final[dict[str, Any]] = {
+    "openapi_extra": {
+        "parameters": [_in_query("offset", "bytes received so far", "integer", required=True)],
+        "requestBody": {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
+    }
 }
 INFER: Final[dict[str, Any]] = {
     "summary": "The same by the Open Inference Protocol: any KServe or Triton client",
@@ -263,7 +286,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
         app.openapi_schema = orjson.loads(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
-        _offer_models(app.openapi_schema, [model.card.name for model in app.state.plane.models.potentials])
+        _offer_models(app.openapi_schema, app.state.plane.models)
     return app.openapi_schema
 
 
@@ -288,18 +311,29 @@ def _schemas() -> dict[str, Any]:
     return definitions
 
 
-def _offer_models(document: dict[str, Any], names: list[str]) -> None:
-    """Let the reader choose among the models that there are, and let the examples ask one of them."""
-    for path in document["paths"].values():
-        for operation in path.values():
+def _offer_models(document: dict[str, Any], models: Models) -> None:
+    """Let the reader choose among the models that there are, and let the examples ask one that can answer them."""
+    potentials = sorted(models.potentials, key=lambda model: not _answers_examples(model))
+    fields = [model.card.name for model in models.fields]
+    names = [model.card.name for model in potentials]
+    for path, operations in document["paths"].items():
+        asked = names if "predict" in path else fields if "fields" in path else [*names, *fields]
+        offered = {
+            "model": {"enum": asked} if asked else {},
+            "command": {"enum": get_args(Command)},
+            "version": {"default": potentials[0].version if potentials else "1"},
+        }
+        for operation in operations.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 for example in content.get("examples", {}).values():
                     if "model" in example["value"]:
-                        example["value"]["model"] = names[0]
+                        example["value"]["model"] = next(iter(names), "")
             for parameter in operation.get("parameters", []):
-                if parameter["name"] == "model":
-                    parameter["schema"] = {"type": "string", "enum": names}
-                elif parameter["name"] == "command":
-                    parameter["schema"] = {"type": "string", "enum": get_args(Command)}
-                elif parameter["name"] == "version":
-                    parameter["schema"] = {"type": "string", "default": "1"}
+                parameter["schema"] |= offered.get(parameter["name"], {})
+
+
+def _answers_examples(model: Model) -> bool:
+    """Whether it was trained on the molecule of the examples."""
+    numbers = set(MALONALDEHYDE["numbers"])
+    formulas = model.card.domain.formulas
+    return {NUMBERS[symbol] for symbol in model.card.domain.elements} >= numbers and formulas in (None, ["C3H4O2"])

@@ -41,7 +41,8 @@ def json_object(body: bytes | bytearray | memoryview, allowed: Sequence[str]) ->
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedJson(
-            f"The body is not JSON: {error}.", hint="NaN, Infinity and numbers beyond a double are not JSON."
+            f"The body is not JSON: {error}." if body else "The body is empty.",
+            hint="Send a JSON object in UTF-8; NaN, Infinity and numbers beyond a double are not JSON.",
         ) from None
     if not isinstance(value, dict):
         raise MalformedJson(

@@ -53,8 +53,10 @@ def dump_problem(problem: Mapping[str, Any]) -> bytes:
 def _router_problem(error: HTTPException, request_id: str) -> dict[str, Any]:
     """What the router itself refuses: no such path, or not with this method."""
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    hint = "GET /docs lists every route."
-    return _problem(error.status_code, code, error.detail, f"{error.detail}.", hint, {}, request_id)
+    allowed = (error.headers or {}).get("Allow")
+    detail = {404: "There is no such route.", 405: f"This route takes {allowed}."}
+    text = detail.get(error.status_code, f"{error.detail}.")
+    return _problem(error.status_code, code, error.detail, text, "GET /docs lists every route.", {}, request_id)
 
 
 def _problem(

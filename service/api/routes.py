@@ -38,7 +38,7 @@ def add_routes(app: FastAPI) -> None:
     _add(app, "POST", "/v1/fields/{model}", fields.flow, **documentation.FLOW)
     _add(app, "POST", "/v1/uploads", uploads.create, **documentation.UPLOAD)
     _add(app, "GET", "/v1/uploads/{upload}", uploads.show)
-    _add(app, "PATCH", "/v1/uploads/{upload}", uploads.append)
+    _add(app, "PATCH", "/v1/uploads/{upload}", uploads.append, **documentation.APPEND)
     _add(app, "DELETE", "/v1/uploads/{upload}", uploads.delete)
     _add(app, "GET", "/v2/models/stats", kserve_http.model_statistics)
     for path in _V2_MODEL:
@@ -66,7 +66,9 @@ def add_routes(app: FastAPI) -> None:
 
 
 def _add(app: FastAPI, method: str, path: str, handler: Handler, **documented: Any) -> None:
-    extra = {**documented.pop("openapi_extra", {}), "parameters": documentation.path_parameters(path)}
+    extra = documented.pop("openapi_extra", {})
+    extra = {**extra, "parameters": [*documentation.path_parameters(path), *extra.get("parameters", [])]}
+    documented.setdefault("summary", (handler.__doc__ or "").partition("\n")[0].rstrip("."))
     app.router.add_api_route(
         path,
         handler,

@@ -28,12 +28,12 @@ async def create(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
-    """How far it has come."""
+    """How much of an upload has arrived."""
     return _said(request, _upload(request))
 
 
 async def append(request: Request) -> Response:
-    """The bytes that follow those that are there."""
+    """The next part of an upload, from the offset on that was received so far."""
     upload, offset = _upload(request), _number(request, "offset")
     plane: Plane = request.app.state.plane
     if upload.busy or offset != upload.received:
@@ -61,7 +61,7 @@ async def append(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """Give its room back."""
+    """Delete an upload and give its room back."""
     _uploads(request).delete(_upload(request))
     return Response(status_code=204)
 

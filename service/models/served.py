@@ -12,7 +12,11 @@ NOT_LOADED: Final = "not loaded"
 Kind = TypeVar("Kind", bound=Served)
 
 
-_KINDS: Final[dict[type[Served], str]] = {Served: "model", Model: "model", FieldModel: "model of flow"}
+_KINDS: Final[dict[type[Served], str]] = {Served: "model", Model: "potential", FieldModel: "model of flow"}
+_ROUTES: Final[dict[type[Served], str]] = {
+    Model: "Ask it with structures: POST /v1/predict/{}.",
+    FieldModel: "Ask it with an image of a rock: POST /v1/fields/{}.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,10 @@ class Models:
 
     def _get(self, kind: type[Kind], name: str, version: str | None) -> Kind:
         loaded = {number: m for number, m in self._loaded.get(name, {}).items() if isinstance(m, kind)}
+        if not loaded and name in self._loaded:
+            family = type(next(iter(self._loaded[name].values())))
+            detail = f"'{name}' is a {_KINDS[family]}, and this asks for a {_KINDS[kind]}."
+            raise UnknownModel(detail, hint=_ROUTES[family].format(name))
         if not loaded:
             served = [n for n, versions in self._loaded.items() if any(isinstance(m, kind) for m in versions.values())]
             raise UnknownModel(

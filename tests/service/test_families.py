@@ -152,7 +152,7 @@ def test_another_molecule_is_out_and_told_why(family: Callable[..., Potential]) 
     water = checked_structure([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     domain = verdict(family(), water)
     assert (domain.in_domain, domain.verdict) == (False, "out")
-    assert domain.reasons == ["H2O was not trained: the training data hold C3H4O2."]
+    assert domain.reasons == ["The model was not trained on H2O: the training data hold C3H4O2."]
     assert verdict(family(domain={"formulas": None}), water).in_domain
 
 

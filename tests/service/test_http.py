@@ -168,8 +168,15 @@ def test_the_page_of_the_documentation_offers_requests_that_work(port: int) -> N
                     assert answer.status_code == 200, answer.text
                     asked += 1
         assert asked == 7
-        models = document["paths"]["/v1/predict/{model}"]["post"]["parameters"][0]["schema"]["enum"]
-        assert models == ["anything", "tiny"]
+        models = {
+            path: operations["post"]["parameters"][0]["schema"]
+            for path, operations in document["paths"].items()
+            if path in ("/v1/predict/{model}", "/v1/fields/{model}")
+        }
+        assert models["/v1/predict/{model}"]["enum"] == ["anything", "tiny"]
+        assert "enum" not in models["/v1/fields/{model}"]
+        summaries = {o["summary"] for operations in document["paths"].values() for o in operations.values()}
+        assert "How much of an upload has arrived" in summaries
         missing = [r for r in _references(document) if r.rpartition("/")[2] not in document["components"]["schemas"]]
         assert missing == []
 

@@ -171,7 +171,7 @@ def _write(out: Path, frames: Sequence[Any], predictions: Sequence[Prediction]) 
     from understudy.files import write_extxyz
 
     write_extxyz(out, frames, predictions)
-    Console(stderr=True).print(Text(f"Wrote {len(predictions)} structures with their results to {out}", "dim"))
+    Console(stderr=True).print(Text(f"Wrote the results to {out}", "dim"))
 
 
 def _answer(predictions: Sequence[Prediction]) -> dict[str, Any]:

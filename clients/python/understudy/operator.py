@@ -1,6 +1,7 @@
 """`understudy models`: the list of models, and an operator's commands to a running gateway."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -46,8 +47,7 @@ def versions(url: Url = DEFAULT_URL) -> None:
     """Every version that the gateway knows: loaded or not, promoted, following."""
     with Client(url, retries=AT_A_TERMINAL) as client:
         known = client.versions()
-    for model in known:
-        _show(model)
+    _show(known)
 
 
 @models.command()
@@ -95,10 +95,10 @@ def _tell(url: str, name: str, command: Command, version: str = "", force: bool 
     with Client(url, timeout_s=LOADING_S, retries=AT_A_TERMINAL) as client:
         answer = client.command(name, command, version or None, force=force)
     console().print(Text(f"{answer.done[:1].upper()}{answer.done[1:]}."))
-    _show(answer)
+    _show([answer])
 
 
-def _show(model: ModelVersions) -> None:
+def _show(models: Sequence[ModelVersions]) -> None:
     from understudy.tables import versions_table
 
-    console().print(versions_table(model))
+    console().print(versions_table(models))

@@ -52,16 +52,17 @@ def _element(symbol: str, model: ModelSummary) -> str:
     return f"{symbol} = {model.beads[symbol]}" if symbol in model.beads else symbol
 
 
-def versions_table(model: ModelVersions) -> RenderableType:
-    """One row per version, and below what the shadow shows."""
+def versions_table(models: Sequence[ModelVersions]) -> RenderableType:
+    """One row per version of each model, and below what their shadows show."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("model", "version", "state", "role", "under way", "digest"):
         table.add_column(name, overflow="fold")
-    for each in model.versions:
-        state = Text(f"{each.state.lower()}{f' ({each.reason})' if each.reason else ''}")
-        role = Text(_role(model, each.version), "bold")
-        table.add_row(model.model, each.version, state, role, str(each.requests), each.digest[:12])
-    return Group(table, *([_shadow(model.shadow)] if model.shadow else []))
+    for model in models:
+        for each in model.versions:
+            state = Text(f"{each.state.lower()}{f' ({each.reason})' if each.reason else ''}")
+            role = Text(_role(model, each.version), "bold")
+            table.add_row(model.model, each.version, state, role, str(each.requests), each.digest[:12])
+    return Group(table, *(_shadow(model.model, model.shadow) for model in models if model.shadow))
 
 
 def _role(model: ModelVersions, version: str) -> str:
@@ -70,10 +71,10 @@ def _role(model: ModelVersions, version: str) -> str:
     return "shadow" if model.shadow and version == model.shadow.version else ""
 
 
-def _shadow(report: ShadowReport) -> Text:
+def _shadow(name: str, report: ShadowReport) -> Text:
     ratio = "" if report.latency_ratio is None else f"; its answers took {report.latency_ratio:.2f} times as long"
     text = Text(
-        f"Shadow {report.version}: {report.requests} requests followed ({report.requests_wanted} wanted), "
+        f"Shadow {report.version} of {name}: {report.requests} requests followed ({report.requests_wanted} wanted), "
         f"{report.structures} structures compared: {report.energy_rms_mev_per_atom:.3g} meV/atom (largest "
         f"{report.energy_max_mev_per_atom:.3g}), {report.forces_rms_ev_per_angstrom:.3g} eV/Å (largest "
         f"{report.forces_max_ev_per_angstrom:.3g}){ratio}"
@@ -102,8 +103,8 @@ def plan_text(plan: PlanAnswer) -> Text:
     verdict = ("fits", "green") if plan.fits else ("does not fit", "bold red")
     lines = [Text.assemble((plan.model, "bold"), f" version {plan.version}, digest {plan.digest[:12]}: ", verdict)]
     atoms = sum(structure.atoms for structure in plan.structures)
-    cost = f"{len(plan.structures)} structures, {atoms:,} atoms, {plan.slots:,} neighbour slots, {plan.batches} batches"
-    lines.append(Text(cost))
+    counts = [(len(plan.structures), "structure"), (atoms, "atom"), (plan.slots, "neighbour slot")]
+    lines.append(Text(", ".join(_counted(*each) for each in (*counts, (plan.batches, "engine call")))))
     if plan.seconds is not None:
         time = f"{plan.seconds.total:.3g} s ({plan.seconds.queue:.3g} s of it waiting), by {plan.measured_on}"
         lines.append(Text(time))
@@ -192,8 +193,12 @@ def _rest(predictions: Sequence[Prediction]) -> Text:
     )
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _domain(domain: DomainVerdict) -> Text:
-    reasons = f": {'; '.join(domain.reasons)}" if domain.reasons else ""
+    reasons = f": {' '.join(domain.reasons)}" if domain.reasons else ""
     return Text.assemble((domain.verdict, _STYLES[domain.verdict]), reasons)
 
 
