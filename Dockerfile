@@ -40,6 +40,8 @@ RUN pip install --constraint constraints.txt ./clients/python '.[cpu]'
 
 FROM base AS serving
 COPY model_repo model_repo
+# A volume that is mounted here takes this owner: UNDERSTUDY_SPOOL=/var/spool/understudy for large images, as in deploy/compose.yaml.
+RUN install --directory --owner=understudy /var/spool/understudy
 # Compiled code goes where it can be written even if the container's own files cannot: run with --read-only --tmpfs /tmp.
 ENV UNDERSTUDY_MODEL_REPO=/srv/understudy/model_repo \
     UNDERSTUDY_HOST=0.0.0.0 \

@@ -199,10 +199,10 @@ def open_engine(settings: Settings) -> Engine:
 
         return Triton(settings.triton_urls(), settings.triton_calls, settings.limits.timeout_s)
     if settings.engine == "torchscript":
-        with _or_say_how("torch", "PyTorch", "'understudy-platform[torchscript]'"):
+        with _or_say_how("torch", "PyTorch", "-e clients/python -e '.[torchscript]'"):
             from service.engines.torchscript import TorchScript
         return TorchScript(settings.workers, settings.device)
-    with _or_say_how("onnxruntime", "ONNX Runtime", "'understudy-platform[cpu]', or [gpu] for an NVIDIA GPU"):
+    with _or_say_how("onnxruntime", "ONNX Runtime", "-e clients/python -e '.[cpu]', or '.[gpu]' for an NVIDIA GPU"):
         from service.engines.onnxruntime import OnnxRuntime
     return OnnxRuntime(settings.workers, settings.device)
 

@@ -34,7 +34,7 @@ def exporter_of(settings: Settings) -> "SpanExporter | None":
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Traces are asked for, but OpenTelemetry is not installed: pip install 'understudy-platform[otel]'",
+            "Traces are asked for, but OpenTelemetry is not installed: pip install -e clients/python -e '.[otel]'",
             name=error.name,
         ) from None
     if settings.otel_endpoint is None:

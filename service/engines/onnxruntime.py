@@ -96,7 +96,7 @@ def providers_for(device: Device, available: Sequence[str]) -> list[str]:
     if CUDA not in available:
         raise EngineUnavailable(
             "UNDERSTUDY_DEVICE=cuda, but this ONNX Runtime has no CUDA: uninstall onnxruntime, which hides it, then "
-            "pip install 'understudy-platform[gpu]'"
+            "pip install -e clients/python -e '.[gpu]'"
         )
     return [CUDA, CPU]
 

@@ -85,5 +85,5 @@ def __getattr__(name: str) -> Any:
     try:
         from understudy import calculator
     except ImportError as error:
-        raise ImportError(f"{name} needs ASE: pip install 'understudy-client[ase]'") from error
+        raise ImportError(f"{name} needs ASE: pip install ase") from error
     return getattr(calculator, name)

@@ -1,7 +1,7 @@
 """Rock images from files of several kinds as arrays: NumPy's, NetCDF, Zarr, TIFF stacks and folders of TIFF slices.
 
 What a file claims of its size is compared with a limit before memory is taken for it. NetCDF, Zarr and TIFF need
-`pip install 'understudy-client[rocks]'`; without it the gateway still reads .npy, .npz, raw and TIFF stacks.
+`pip install './clients/python[rocks]'`; without it the gateway still reads .npy, .npz, raw and TIFF stacks.
 """
 
 import math
@@ -46,7 +46,7 @@ def read_labels(path: Path | BinaryIO, kind: str) -> Labels:
         raise InvalidImage(
             f"{path} needs {error.name}, which is not installed.",
             code="missing_reader",
-            hint="pip install 'understudy-client[rocks]', or save the image as .npy.",
+            hint="In a clone: pip install './clients/python[rocks]'; or save the image as .npy.",
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidImage(f"{path} cannot be read: {error}.", code="unreadable_image") from error

@@ -14,7 +14,8 @@ from understudy.framing import Array
 if TYPE_CHECKING:
     from ase import Atoms
 
-ASE_HINT: Final = "Reading structure files needs ASE: pip install 'understudy-client[ase]'."
+ASE_HINT: Final = "Reading structure files needs ASE: pip install ase."
+_NEUTRAL: Final = {"charge": (0,), "total_charge": (0,), "spin": (0, 1), "multiplicity": (1,)}
 
 
 class AtomsLike(Protocol):
@@ -92,9 +93,18 @@ def as_structure(value: One, index: int = 0) -> Structure:
         raise _invalid(
             index, "numbers", f"is a {type(value).__name__} without numbers and positions", "Give ase.Atoms or a dict."
         )
+    _refuse_charged(value if isinstance(value, Mapping) else field("info") or {}, index)
     numbers, pbc = _numbers(field("numbers"), index), _pbc(field("pbc"), index)
     positions = _floats(field("positions"), "positions", (len(numbers), 3), index)
     return Structure(numbers, positions, _cell(field("cell"), pbc, index), pbc)
+
+
+def _refuse_charged(said: Mapping[str, Any], index: int) -> None:
+    """A charge or a spin cannot be sent, and must not be left out in silence."""
+    for name, neutral in _NEUTRAL.items():
+        value = said.get(name)
+        if isinstance(value, int | float) and value not in neutral:
+            raise _invalid(index, name, f"is {value}", "The served models know neutral, closed-shell systems alone.")
 
 
 def read_frames(path: str | os.PathLike[str]) -> "list[Atoms]":

@@ -43,11 +43,18 @@ def test_both_are_confined_and_read_the_same_models(compose: dict[str, Any]) -> 
         assert service["user"] == "1000:1000"
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        (volume,) = service["volumes"]
-        source, _, mode = volume.split(":")
+        source, _, mode = service["volumes"][0].split(":")
         assert mode == "ro"
         sources.add((ROOT / "deploy" / source).resolve())
     assert sources == {ROOT / "model_repo"}
+
+
+def test_large_images_lie_on_a_volume_that_belongs_to_the_image_s_user(compose: dict[str, Any]) -> None:
+    gateway = compose["services"]["gateway"]
+    folder = gateway["environment"]["UNDERSTUDY_SPOOL"]
+    assert gateway["volumes"][1:] == [f"spool:{folder}"]
+    assert "spool" in compose["volumes"]
+    assert f"install --directory --owner=understudy {folder}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_a_real_triton_takes_the_flags_and_keeps_what_they_forbid(
