@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,61 +92,18 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        workers = ThreadWorkers(settings.calls(), asyncio.get_running_loop())
-        encoders = ThreadPoolExecutor(settings.workers, "understudy-encoder")
-        closing = ExitStack()
         try:
-            if (log := request_log(settings)) is not None:
-                journal.readers.append(log)
-            if (exporter := exporter_of(settings)) is not None:
-                journal.readers.append(traces := Traces(exporter))
-                closing.callback(traces.close)
-            engine = open_engine(settings)
-            closing.callback(engine.close)
-            repository = ModelRepository(settings.model_repo)
-            turns = Turns(workers)
-            models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
-            spool = Spool(settings.spool, settings.spool_bytes)
-            plane = Plane(
-                models=models,
-                limits=settings.limits,
-                encoders=encoders,
-                concurrency=workers.count,
-                parallelism=settings.parallelism(),
-                journal=journal,
-                engine_is_there=engine.is_there,
-                spool=spool,
-            )
-            app.state.plane = plane
-            canary = Canary(plane, settings.canary_fraction)
-            plane.followers.add(canary)
-            harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
-            shadows = Shadows(plane, settings.shadow)
-            for follower in (*learners(plane, settings, harvest), shadows):
-                plane.followers.add(follower)
-            metrics = app.state.metrics = registry_of(answers, lambda: models, canary, journal)
-            metrics.register(Learning(plane, harvest))
-            async with AsyncExitStack() as opened:
-                opener = partial(load_model, engine=engine, turns=turns, limits=settings.limits)
-                operator = Operator(repository, models, opener, shadows)
-                app.state.operator = await opened.enter_async_context(operator)
-                metrics.register(VersionMetrics(operator))
-                lines = [await opened.enter_async_context(door(plane, settings, answers, access)) for door in doors]
+            async with _opened(app, settings, answers, access, journal, doors) as started:
                 app.state.ready = True
                 if on_ready is not None:
-                    on_ready(Started(settings, engine, models, lines))
+                    on_ready(started)
                 yield
                 app.state.ready = False
-                await plane.followers.close()
-                plane.uploads.close()
         except (UnderstudyError, ModuleNotFoundError) as error:
             app.state.failure = error
             raise
         finally:
             app.state.ready = False
-            await asyncio.to_thread(workers.close)
-            encoders.shutdown()
-            closing.close()
 
     app = Gateway(
         title="Understudy",
@@ -161,6 +118,52 @@ def create_app(
     add_routes(app)
     app.edge = Edge(app.framework, BUSY, settings.hosts(), answers, access, journal)
     return app
+
+
+@asynccontextmanager
+async def _opened(
+    app: FastAPI, settings: Settings, answers: Answers, access: Access, journal: Journal, doors: Sequence[Door]
+) -> AsyncIterator[Started]:
+    """What answers, opened in order and closed in the opposite one; the routes find it in the application's state."""
+    async with AsyncExitStack() as opened:
+        if (log := request_log(settings)) is not None:
+            journal.readers.append(log)
+        if (exporter := exporter_of(settings)) is not None:
+            journal.readers.append(traces := Traces(exporter))
+            opened.callback(traces.close)
+        engine = open_engine(settings)
+        opened.callback(engine.close)
+        encoders = ThreadPoolExecutor(settings.workers, "understudy-encoder")
+        opened.callback(encoders.shutdown)
+        workers = ThreadWorkers(settings.calls(), asyncio.get_running_loop())
+        opened.push_async_callback(asyncio.to_thread, workers.close)
+        repository, turns = ModelRepository(settings.model_repo), Turns(workers)
+        models = await asyncio.to_thread(load_models, repository, engine, turns, settings.limits)
+        spool = Spool(settings.spool, settings.spool_bytes)
+        plane = Plane(
+            models=models,
+            limits=settings.limits,
+            encoders=encoders,
+            concurrency=workers.count,
+            parallelism=settings.parallelism(),
+            journal=journal,
+            engine_is_there=engine.is_there,
+            spool=spool,
+        )
+        harvest = None if settings.harvest is None else await asyncio.to_thread(open_harvest, settings)
+        canary, shadows = Canary(plane, settings.canary_fraction), Shadows(plane, settings.shadow)
+        for follower in (canary, *learners(plane, settings, harvest), shadows):
+            plane.followers.add(follower)
+        opener = partial(load_model, engine=engine, turns=turns, limits=settings.limits)
+        operator = await opened.enter_async_context(Operator(repository, models, opener, shadows))
+        metrics = registry_of(answers, lambda: models, canary, journal)
+        metrics.register(Learning(plane, harvest))
+        metrics.register(VersionMetrics(operator))
+        app.state.plane, app.state.operator, app.state.metrics = plane, operator, metrics
+        lines = [await opened.enter_async_context(door(plane, settings, answers, access)) for door in doors]
+        opened.callback(plane.uploads.close)
+        opened.push_async_callback(plane.followers.close)
+        yield Started(settings, engine, models, lines)
 
 
 def learners(plane: Plane, settings: Settings, harvest: Harvest | None) -> Iterator[Follower[Exchange]]:

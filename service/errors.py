@@ -14,7 +14,6 @@ ServiceError                       code, status, title, detail, hint, facts, hea
 │   └── NoTeacher
 ├── NoKey (401)                    no key, or none that is good here
 ├── Forbidden (403)                not with this key
-├── OperatorOnly (403)             a command that only an operator may give
 ├── UnknownModel (404)             no such model or version
 ├── UnknownUpload (404)            none of this caller's, or it has expired
 ├── HeadTooSlow (408)

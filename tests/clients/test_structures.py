@@ -150,3 +150,14 @@ def test_what_cannot_be_sent_is_refused_with_index_and_field(change: dict[str, A
 def test_something_that_is_no_structure_at_all_is_refused(value: Any) -> None:
     with pytest.raises(InvalidStructure):
         as_structures(value)
+
+
+@pytest.mark.parametrize("said", [{"charge": 1}, {"spin": 3}, {"multiplicity": 2.0}])
+def test_a_charge_or_a_spin_is_not_left_out_in_silence(said: dict[str, float]) -> None:
+    atoms = molecule("H2")
+    atoms.info.update(said)
+    for one in (atoms, {"numbers": [1], "positions": [[0, 0, 0]], **said}):
+        with pytest.raises(InvalidStructure, match=r"structures\[0\]\.\w+ is [123]"):
+            as_structures(one)
+    atoms.info.update(charge=0, spin=1, multiplicity=1)
+    assert len(as_structures(atoms)[0]) == 1

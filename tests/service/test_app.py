@@ -137,9 +137,9 @@ def test_the_command_tells_what_it_serves_and_ends_when_it_is_told_to(repository
         while not told or "Serving" not in told[-1]:
             told.append(process.stderr.readline())
             assert told[-1], told
-        assert [line.split()[0] for line in told[:2]] == ["anything", "tiny"]
-        assert "onnxruntime" in told[2]
-        assert "on cpu" in told[2]
+        assert [line.split()[0] for line in told[:3]] == ["Loading,", "anything", "tiny"]
+        assert "onnxruntime" in told[3]
+        assert "on cpu" in told[3]
         assert f"http://127.0.0.1:{port}" in told[-1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             wait_for_listening(client)

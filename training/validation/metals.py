@@ -16,7 +16,9 @@ from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 
-GPA: Final = 160.21766208
+from contract.units import EV_PER_ANGSTROM3_GPA
+
+GPA: Final = EV_PER_ANGSTROM3_GPA
 J_PER_M2: Final = 16.021766208
 STRAIN: Final = 0.004
 FORCE: Final = 2e-3

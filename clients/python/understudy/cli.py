@@ -171,7 +171,8 @@ def _write(out: Path, frames: Sequence[Any], predictions: Sequence[Prediction]) 
     from understudy.files import write_extxyz
 
     write_extxyz(out, frames, predictions)
-    Console(stderr=True).print(Text(f"Wrote the results to {out}", "dim"))
+    written = "1 structure with its" if len(predictions) == 1 else f"{len(predictions)} structures with their"
+    Console(stderr=True).print(Text(f"Wrote {written} results to {out}", "dim"))
 
 
 def _answer(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ UnderstudyError                     everything this package raises on purpose: d
 ├── InvalidImage (ValueError)       a rock image cannot be sent as it is
 ├── FramingError (ValueError)       a body does not follow the tensor framing
 ├── AmbiguousModel (ValueError)     no model was named, and none or several could answer
+├── BrokenPlugin                    a command of another distribution cannot be imported
+├── ModelChanged                    the gateway answers with other weights than it did before
 ├── NotReachable                    no answer came: name, network, refused connection
 │   └── TimedOut                    no answer came in time
 ├── BadAnswer                       an answer came that is not the gateway's language
