@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.coarse_graining import SEEDS, against_pair, interval, summary
+from benchmarks.coarse_graining import PAIR, SEEDS, against_pair, interval, summary
+from benchmarks.coarse_page import figure, tables
 
 
 def _results(on: float, off: float) -> list[dict[str, Any]]:
@@ -38,6 +39,22 @@ def test_the_claim_holds_only_where_the_off_state_error_is_smaller_and_the_on_st
     assert against_pair(better, pair)["E_RDF"]["off_states_with_smaller_error"] == "2 of 2"
     assert not against_pair(worse_on, pair)["E_RDF"]["claim_holds"]
     assert not against_pair(same, pair)["E_RDF"]["claim_holds"]
+
+
+def test_the_page_shows_every_arm_with_its_interval_and_its_difference_from_the_pair_force() -> None:
+    arms = {"tensor": summary(_results(0.1, 0.3), 2), PAIR: summary(_results(0.2, 0.4), 2)}
+    values = {
+        "states": ["cold", "hot"],
+        "noise_floor": {error: [0.01, 0.01] for error in ("E_RDF", "E_ADF")},
+        "arms": arms,
+        "against_pair": {"tensor": against_pair(arms["tensor"], arms[PAIR])},
+    }
+    rows = tables(values).splitlines()
+    assert rows[0] == "|  | l = 2 | pair force |"
+    assert "| E_RDF at the state of the training | 0.102 ± 0.002 | 0.202 ± 0.002 |" in rows
+    assert "| E_RDF at the others | -0.100 ± 0.000 |" in rows
+    assert "| cold | 0.102 / 0.202 | 0.302 / 0.402 |" in rows
+    assert figure(values).startswith("<svg")
 
 
 def test_one_seed_has_no_interval() -> None:
