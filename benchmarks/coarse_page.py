@@ -38,9 +38,8 @@ def _panel(axes: Axes, error: str, values: dict[str, Any]) -> None:
     for x, arm in enumerate(arms):
         found = values["arms"][arm][error]
         for kind, (beside, marker, colour, name) in PLACES.items():
-            mean, low, high = (found[kind][key] for key in ("mean", "low", "high"))
+            mean, half = found[kind]["mean"], _half(found[kind])
             label = name if x == 0 else None
-            half = [[mean - low], [high - mean]]
             axes.errorbar(x + beside, mean, half, fmt=marker, color=colour, capsize=3, label=label)
             seeds = found[f"{kind}_by_seed"]
             axes.plot(np.full(len(seeds), x + beside + 0.1), seeds, ".", color=colour, markersize=4)
@@ -71,8 +70,14 @@ def tables(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _spread(found: dict[str, float]) -> str:
-    return f"{found['mean']:.3f} ± {found['high'] - found['mean']:.3f}"
+def _spread(found: dict[str, Any]) -> str:
+    half = _half(found)
+    return f"{found['mean']:.3f}" if half is None else f"{found['mean']:.3f} ± {half:.3f}"
+
+
+def _half(found: dict[str, Any]) -> float | None:
+    """Half of the interval; one seed has none."""
+    return None if found["high"] is None else found["high"] - found["mean"]
 
 
 def _row(*cells: str) -> str:

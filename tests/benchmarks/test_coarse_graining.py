@@ -9,7 +9,7 @@ from benchmarks.coarse_graining import PAIR, SEEDS, against_pair, interval, summ
 from benchmarks.coarse_page import figure, tables
 
 
-def _results(on: float, off: float) -> list[dict[str, Any]]:
+def _results(on: float, off: float, seeds: tuple[int, ...] = SEEDS) -> list[dict[str, Any]]:
     """Two states; each seed adds a thousandth."""
     return [
         {
@@ -18,7 +18,7 @@ def _results(on: float, off: float) -> list[dict[str, Any]]:
             "broke": [False, a == 1],
             **{name: [(on if a == b else off) + 0.001 * seed for b in range(2)] for name in ("E_RDF", "E_ADF", "R2")},
         }
-        for seed in SEEDS
+        for seed in seeds
         for a in range(2)
     ]
 
@@ -39,6 +39,12 @@ def test_the_claim_holds_only_where_the_off_state_error_is_smaller_and_the_on_st
     assert against_pair(better, pair)["E_RDF"]["off_states_with_smaller_error"] == "2 of 2"
     assert not against_pair(worse_on, pair)["E_RDF"]["claim_holds"]
     assert not against_pair(same, pair)["E_RDF"]["claim_holds"]
+
+
+def test_one_seed_is_compared_with_the_same_seed_and_decides_nothing() -> None:
+    found = against_pair(summary(_results(0.1, 0.3, seeds=(2,)), 2), summary(_results(0.2, 0.4), 2))["E_RDF"]
+    assert found["off"]["mean"] == pytest.approx(-0.1)
+    assert found["claim_holds"] is None
 
 
 def test_the_page_shows_every_arm_with_its_interval_and_its_difference_from_the_pair_force() -> None:
