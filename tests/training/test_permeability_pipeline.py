@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from contract.flow import flow_inputs
 from contract.repository import ModelRepository
 from training.export.flow import export_flow
+from training.files import read_json
 from training.flow_evaluation import baselines, load_tables, permeability_metrics
 from training.gate.engines import onnx_engine
 from training.gate.errors import Refused
@@ -30,11 +32,14 @@ from training.pipelines.permeability import (
     objective,
     part_labels,
     symmetric,
+    train_permeability,
 )
+from training.pipelines.registry import read_config
 from training.runs import publish_run, train_and_report
 from training.sampling.permeability import PermeabilityConfig, sample_permeability
 from training.simulators.creeping_flow import Solver, solve_flow
 
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 FAMILIES = ("packs", "overlapping", "blobs", "fractures")
 
 
@@ -65,6 +70,15 @@ def run(config: PermeabilityTraining, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("runs") / config.name
     train_and_report(config, folder)
     return folder
+
+
+def test_the_full_networks_take_their_first_steps(labels: Path, tmp_path: Path) -> None:
+    full = read_config(CONFIGS / "permeability-full.yaml")
+    assert isinstance(full, PermeabilityTraining)
+    small = {"updates": 2, "crop": 16, "device": "cpu"}
+    changes: dict[str, Any] = {"labels": labels, "members": 2, "fit": full.fit.model_copy(update=small)}
+    train_permeability(full.model_copy(update=changes), tmp_path)
+    assert read_json(tmp_path / "run.json")["config"]["network"]["scales"] == full.network.scales
 
 
 def test_the_sixteen_symmetries_are_all_different_and_none_changes_the_flow_along_the_axis() -> None:

@@ -25,6 +25,7 @@ from contract.flow import FlowInputs, flow_inputs
 from contract.voxels import padded
 from training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from training.files import read_json, write_arrays, write_json
+from training.fit import require_device
 from training.flow_evaluation import FLOOR
 from training.networks.msnet import Answers, MSNet, MSNetConfig, loss, pyramid
 from training.networks.permeability import PermeabilityCommittee, features, mean_over_pores, trends
@@ -61,6 +62,7 @@ class FlowFitConfig(BaseModel):
     )
     symmetries: int = Field(SYMMETRIES, ge=1, le=SYMMETRIES, description="to turn cubes through; 1 leaves them")
     seed: int = 0
+    device: str = "cpu"
 
 
 class PermeabilityTraining(BaseModel):
@@ -151,7 +153,12 @@ class FlowUpdate:
 
 
 def train_permeability(config: PermeabilityTraining, folder: Path) -> PermeabilityCommittee:
-    """Train, or go on with, a committee, and write its predictions on every part into the run's folder."""
+    """Train, or go on with, a committee, and write its predictions on every part into the run's folder.
+
+    Raises:
+        NotReady: the configuration's device is not there.
+    """
+    require_device(config.fit.device)
     parts = part_labels(config)
     images = {part: [flow_image(label, config.network.divisor) for label in parts[part]] for part in PARTS}
     scales = Scales.of(images["train"], config.fit.variance_floor)
@@ -249,7 +256,7 @@ def fit_member(
         folder: for its checkpoint and history.csv.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _MemberState(network, how, folder)
+    state = _MemberState(network.to(how.device), how, folder)
     begun = time.process_time()
     with Progress(transient=True) as progress:
         task = progress.add_task(f"member {member}", total=how.updates, completed=state.update)
@@ -262,6 +269,7 @@ def fit_member(
             state.note(float(np.mean(losses)), now - begun)
             begun = now
     state.average.copy_to(network)
+    network.cpu()
     return state.history
 
 
@@ -280,8 +288,8 @@ def objective(
     distance, pore, estimate, velocity = fields.unbind(dim=1)
     gain = network(features(distance / scales.mean_distance, estimate), pore.unsqueeze(1)).finest.squeeze(1)
     answer = scales.factor * estimate * (1.0 + gain)
-    variance = torch.stack([image.variance for image in images]).clamp(min=scales.least_variance)
-    mean = torch.stack([image.mean for image in images])
+    variance = torch.stack([image.variance for image in images]).to(fields.device).clamp(min=scales.least_variance)
+    mean = torch.stack([image.mean for image in images]).to(fields.device)
     levels = Answers(pyramid(answer.unsqueeze(1), network.config.scales))
     relative = (answer - velocity).mean(dim=(1, 2, 3)) / mean
     total: Tensor = loss(levels, velocity.unsqueeze(1), variance)
@@ -380,7 +388,7 @@ class _MemberState:
         if stored is not None:
             network.load_state_dict(stored["network"])
             self.optimiser.load_state_dict(stored["optimiser"])
-            self.average.weights = stored["average"]
+            self.average.weights = {name: value.to(how.device) for name, value in stored["average"].items()}
             self.history = [FlowUpdate(**line) for line in stored["history"]]
             self.update = stored["update"]
 
@@ -390,7 +398,7 @@ class _MemberState:
         for group in self.optimiser.param_groups:
             group["lr"] = cosine(self.update, self.how.updates, self.how.learning_rate)
         chosen = [images[i] for i in rng.integers(len(images), size=self.how.batch)]
-        fields = cubes(chosen, self.how, self.network.config.divisor, rng)
+        fields = cubes(chosen, self.how, self.network.config.divisor, rng).to(self.how.device)
         value = objective(self.network, chosen, fields, scales, self.how)
         self.optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
