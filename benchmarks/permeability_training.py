@@ -224,11 +224,17 @@ def figure(values: Mapping[str, Any]) -> str:
                 error = values["formulas"][part][name]["rmse of log10 k"]
                 axes.axvline(error, color=MEMBER_COLOURS[colour], lw=1.2, label=label)
             axes.set(title="unseen, 24 to 48 a side" if part == "test" else part.replace("^3", " a side"))
-            axes.set(xlabel="rmse of log10 k", yticks=range(len(arms)), yticklabels=list(arms))
+            axes.set(xlabel="rmse of log10 k", yticks=range(len(arms)), yticklabels=[_told(name) for name in arms])
+            axes.set_xlim(0.01, 1.0)
+            axes.xaxis.set_minor_formatter("")
         panels[0].invert_yaxis()
-        panels[0].legend(fontsize=8)
+        panels[1].legend(fontsize=8, loc="center")
 
     return drawn("permeability-training", 11.0, 4.6, draw)
+
+
+def _told(arm: str) -> str:
+    return arm.replace("conduction", "estimate").replace("width", "no estimate").replace("32^3", "32 a side")
 
 
 if __name__ == "__main__":
