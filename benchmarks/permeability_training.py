@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.kept import folder_of, kept
 from benchmarks.record import RECORDS, Finding
 from contract.flow import FlowInputs, flow_inputs
 from training.files import read_json
@@ -79,6 +81,10 @@ class Arm:
     network: MSNetConfig
     fit: FlowFitConfig
 
+    def said(self) -> list[Any]:
+        """What its results follow from."""
+        return [self.start.__name__, self.network.model_dump(mode="json"), self.fit.model_dump(mode="json")]
+
 
 CUBES: Final = FlowFitConfig(updates=300, batch=8, crop=16)
 LARGE: Final = FlowFitConfig(updates=300, batch=1, crop=32)
@@ -114,6 +120,11 @@ def run() -> Finding:
     record = read_json(RUN / "run.json")
     config = PermeabilityTraining.model_validate(record["config"])
     inputs = {name: [(_inputs(label), label) for label in labels] for name, labels in _labels(config).items()}
+    digests = {
+        "images": record["campaign"]["images_sha256"],
+        "larger images": read_json(LARGER / "sampling.json")["images_sha256"],
+    }
+    results = folder_of(FOLDER.name, digests, config.fit.learning_rate, [arm.said() for arm in ARMS.values()])
     arms: dict[str, Any] = {}
     wanted = os.environ.get("UNDERSTUDY_ARMS", ";".join(ARMS)).split(";")
     for start in (by_conduction, by_width):
@@ -122,11 +133,12 @@ def run() -> Finding:
             formulas = _formulas(images)
         for name, arm in ARMS.items():
             if arm.start is start and name in wanted:
-                arms[name] = _summary([_one(name, arm, seed, images, config) for seed in SEEDS])
-    digests = {
-        "images": record["campaign"]["images_sha256"],
-        "larger images": read_json(LARGER / "sampling.json")["images_sha256"],
-    }
+                arms[name] = _summary(
+                    [
+                        kept(results / f"{name}-{seed}.json", partial(_one, name, arm, seed, images, config))
+                        for seed in SEEDS
+                    ]
+                )
     return Finding({"arms": arms, "formulas": formulas}, NOTES, seeds=list(SEEDS), digests=digests)
 
 
