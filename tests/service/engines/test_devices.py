@@ -25,7 +25,7 @@ def test_providers_are_asked_for_by_device(device: str, available: list[str], as
 
 
 def test_a_build_without_cuda_refuses_to_start_when_cuda_was_asked_for() -> None:
-    with pytest.raises(EngineUnavailable, match=r"UNDERSTUDY_DEVICE=cuda.*understudy-platform\[gpu\]"):
+    with pytest.raises(EngineUnavailable, match=r"UNDERSTUDY_DEVICE=cuda.*pip install .*\.\[gpu\]"):
         providers_for("cuda", [CPU])
 
 

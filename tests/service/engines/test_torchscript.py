@@ -86,7 +86,7 @@ def test_the_graph_of_the_members_is_not_there_and_the_gateway_says_so(engine: T
 def test_a_missing_torch_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     monkeypatch.delitem(__import__("sys").modules, "service.engines.torchscript")
-    with pytest.raises(ModuleNotFoundError, match=r"understudy-platform\[torchscript\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .*\.\[torchscript\]"):
         open_engine(Settings(engine="torchscript"))
 
 
