@@ -1,5 +1,6 @@
 """`understudy serve`: the gateway as a command."""
 
+import errno
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 PURPOSE_LETTERS: Final = 72
+_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -60,11 +62,11 @@ def run(settings: "Settings") -> int:
 
     configure(settings)
     try:
-        listener = _listener(settings)
+        listeners = _listeners(settings)
     except OSError as error:
         where = f"{settings.address(settings.port)}: {error.strerror or error}"
         return _cannot_serve(f"HTTP cannot listen on {where}; choose another port with --port or UNDERSTUDY_PORT")
-    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    settings = settings.model_copy(update={"port": listeners[0].getsockname()[1]})
     try:
         app = create_app(settings, on_ready=_announce, doors=[grpc_door])
     except UnderstudyError as error:
@@ -83,22 +85,39 @@ def run(settings: "Settings") -> int:
     server = uvicorn.Server(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn drains first, then raises the signal again
     with suppress(KeyboardInterrupt, SystemExit):  # uvicorn leaves by SystemExit when the start failed
-        server.run([listener])
+        server.run(listeners)
     failure = getattr(app.state, "failure", None)
     if failure is not None:
         return _cannot_serve(str(failure))
     return 0 if server.started else 1
 
 
-def _listener(settings: "Settings") -> socket.socket:
-    """The HTTP port, taken before anything is loaded; it hears nobody until the gateway is ready.
+def _listeners(settings: "Settings") -> list[socket.socket]:
+    """The HTTP port on every address of the host, taken before anything is loaded; it hears nobody until all is ready.
+
+    `localhost` has two addresses, of which the one of IPv6 may not be there.
 
     Raises:
-        OSError: the port is taken, or the address is not ours.
+        OSError: the port is taken, or no address is ours.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
+    bound: list[socket.socket] = []
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in sorted(found):  # IPv4 first
+        port = bound[0].getsockname()[1] if bound else settings.port
+        try:
+            bound.append(_bound(socket.socket(family, kind, protocol), (address[0], port, *address[2:])))
+        except OSError as error:
+            if not (bound and error.errno in _NO_SUCH_ADDRESS):
+                for listener in bound:
+                    listener.close()
+                raise
+    return bound
+
+
+def _bound(listener: socket.socket, address: tuple[Any, ...]) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
     try:
         listener.bind(address)
     except OSError:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from contract.conduction import in_memory
 from contract.errors import NotReproduced, UnderstudyError
 from contract.packed import PackedImage, conducting_along
 from contract.repository import StoredModel
@@ -80,7 +81,7 @@ def _warmed(stored: StoredModel, family: FlowFamily, runners: dict[str, Runner])
         sample = family.encode(image, 2, keep_field=True)
         whole = family.decode(runners[MEAN](family.collate([sample])), sample)
         if len(runners) == 3 and whole.velocity is not None:
-            flow = TiledFlow(sample.inputs.distance, sample.inputs.estimate, family.card.divisor, True, _in_memory)
+            flow = TiledFlow(sample.inputs.distance, sample.inputs.estimate, family.card.divisor, True, in_memory)
             flow.run(runners[COARSE], runners[FINEST])
             passes = flow.passes
             field = sample.inputs.field(np.asarray(flow.velocity)[None])
@@ -90,10 +91,6 @@ def _warmed(stored: StoredModel, family: FlowFamily, runners: dict[str, Runner])
                     "than whole; publish it again"
                 )
     return passes
-
-
-def _in_memory(shape: tuple[int, ...]) -> Any:
-    return np.empty(shape, np.float32)
 
 
 def _of_file(bounds: Bounds, file: str) -> Bounds:

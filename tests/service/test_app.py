@@ -21,6 +21,7 @@ from understudy.inprocess import InProcess
 from wires import malonaldehyde, rest_json, results
 
 from service.app import create_app
+from service.cli import _listeners
 from service.settings import Settings, available_cores
 
 M = malonaldehyde()
@@ -196,6 +197,21 @@ def test_the_command_says_so_when_its_port_is_taken(repository: Path) -> None:
     assert process.returncode == 1
     assert str(port) in told
     assert "Traceback" not in told
+
+
+def test_a_name_of_two_addresses_is_listened_to_on_both_at_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    nowhere = (socket.AF_INET6, *stream[1:], ("2001:db8::1", 0, 0, 0))
+    found = [nowhere, (*stream, ("127.0.0.2", 0)), (*stream, ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    listeners = _listeners(Settings(host="localhost", port=0))
+    try:
+        (first, port), (second, same) = (listener.getsockname() for listener in listeners)
+        assert {first, second} == {"127.0.0.1", "127.0.0.2"}
+        assert port == same != 0
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def test_the_command_shows_its_settings_and_refuses_wrong_ones() -> None:

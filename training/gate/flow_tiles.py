@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from contract.card import Check
+from contract.conduction import in_memory
 from contract.flow import flow_inputs
 from contract.tiles import COARSE, FINEST, TiledFlow
 from contract.voxels import Image
@@ -22,7 +23,7 @@ def tiles_are_whole(folder: Path, whole: Engine, image: Image, divisor: int) -> 
     inputs = flow_inputs(image, 2, divisor)
     velocity = whole(inputs.tensors())["velocity"][0]
     length = divisor * max(1, max(velocity.shape) // (2 * divisor))
-    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, in_memory)
     flow.run(coarse, finest)
     apart = float(np.abs(np.asarray(flow.velocity) - velocity).max() / np.abs(velocity).max())
     return [Check(name="velocity in tiles beside whole", measured=apart, bound=SEAMS, unit="relative")]

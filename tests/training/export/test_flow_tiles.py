@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from contract.conduction import in_memory
 from contract.flow import flow_inputs
 from contract.tiles import COARSE, FINEST, TiledFlow
 from training.export.flow_tiles import export_tiles
@@ -38,7 +39,7 @@ def test_an_image_in_tiles_is_the_image_whole(
     image[: shape[0] // 2] |= np.random.default_rng(1).random((shape[0] // 2, *shape[1:])) < 0.6  # uneven
     inputs = flow_inputs(image, 0, committee.config.divisor)
     coarse, finest = onnx_engine(folder / COARSE), onnx_engine(folder / FINEST)
-    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, lambda shape: np.empty(shape, np.float32))
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, in_memory)
     flow.run(coarse, finest)
     assert flow.passes == 5
     with torch.no_grad():
