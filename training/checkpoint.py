@@ -103,5 +103,5 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The state of an unfinished fit, or None. Loaded as tensors and plain values only."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # it may go on on another device
     return state
