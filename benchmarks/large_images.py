@@ -1,7 +1,8 @@
 """Images too large for one call, bit-packed through a whole gateway: memory beside the engine, time, and seams.
 
-The gateway and its caller are in this process, so that tracemalloc sees what both of them hold in Python and NumPy, and
-not what ONNX Runtime holds. UNDERSTUDY_MODEL_REPO and UNDERSTUDY_MODEL name another model, UNDERSTUDY_SIDES sides.
+Each side has a process of its own, as an engine keeps what it once took. The gateway and its caller are in it, so that
+tracemalloc sees what both of them hold in Python and NumPy, and not what ONNX Runtime holds. UNDERSTUDY_MODEL_REPO and
+UNDERSTUDY_MODEL name another model, UNDERSTUDY_SIDES sides.
 """
 
 import io
@@ -9,7 +10,9 @@ import os
 import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,11 +30,13 @@ from service.settings import Limits, Settings
 NOTES: Final = """
 One axis of periodic blobs of porosity 0.25, one bit a voxel in the body. `python_mb` is the peak of what Python and
 NumPy hold in gateway and caller, start-up subtracted; `resident_anonymous_mb` that of the whole process with the engine
-in it. `spool_mb` is on disk. CPU seconds are those of the process, one engine call at a time. `seam` is the largest
-difference of the velocity in tiles from that of the whole image in one call, over the largest velocity.
+and every model of the repository in it, of which it held `started_mb` before it was asked. `spool_mb` is on disk. CPU
+seconds are those of the process, one engine call at a time. `seam` is the largest difference of the velocity in tiles
+from that of the whole image in one call, over the largest velocity.
 """
 SIDES: Final = tuple(int(side) for side in os.environ.get("UNDERSTUDY_SIDES", "128,256,512").split(","))
 WHOLE_UP_TO: Final = 128
+TIMEOUT_S: Final = 6 * 3600.0
 MODEL: Final = os.environ.get("UNDERSTUDY_MODEL", "permeability")
 SEED: Final = 0
 _console: Final = Console()
@@ -40,7 +45,9 @@ _console: Final = Console()
 def run() -> Finding:
     """Every side."""
     repo = Path(os.environ.get("UNDERSTUDY_MODEL_REPO", "model_repo"))
-    return Finding({str(side): _side(side, repo) for side in SIDES}, notes=NOTES, seeds=[SEED])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        measured = processes.map(_side, SIDES, [repo] * len(SIDES))
+        return Finding(dict(zip(map(str, SIDES), measured, strict=True)), notes=NOTES, seeds=[SEED])
 
 
 def image_of(side: int) -> np.ndarray:
@@ -51,7 +58,7 @@ def image_of(side: int) -> np.ndarray:
 
 
 def _side(side: int, repo: Path) -> dict[str, Any]:
-    limits = Limits(whole_voxels=1)
+    limits = Limits(whole_voxels=1, tiled_timeout_s=TIMEOUT_S)
     with _gateway(Settings(model_repo=repo, workers=1, limits=limits)) as (client, app):
         measured = _measured(client, app, side)
     if side <= WHOLE_UP_TO:
@@ -64,7 +71,7 @@ def _measured(client: httpx.Client, app: Gateway, side: int) -> dict[str, Any]:
     bits = np.packbits(image_of(side)).tobytes()
     spool = app.state.plane.spool
     tracemalloc.start()
-    begun, cpu = time.perf_counter(), time.process_time()
+    begun, cpu, started = time.perf_counter(), time.process_time(), anonymous_mb()
     with peaks(resident_anonymous_mb=anonymous_mb, spool_mb=lambda: spool.used_bytes / 1e6) as largest:
         said = _ask(client, side, bits, "application/json").json()
     python = tracemalloc.get_traced_memory()[1] / 1e6
@@ -75,6 +82,7 @@ def _measured(client: httpx.Client, app: Gateway, side: int) -> dict[str, Any]:
         "tiles": said["tiles"]["z"],
         "k_voxel2": said["k_voxel2"]["z"],
         "python_mb": python,
+        "started_mb": started,
         **largest,
         "cpu_seconds": time.process_time() - cpu,
         "wall_seconds": time.perf_counter() - begun,

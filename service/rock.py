@@ -85,7 +85,8 @@ def warnings_of(
         predictions: along some axes.
         throats: voxels, along the same axes.
     """
-    found = [*_of_image(rock), *(w for p, t in zip(predictions, throats, strict=True) for w in _along(rock, p, t))]
+    along = (warning for prediction in predictions for warning in _along(prediction))
+    found = [*_of_image(rock), *_of_throats(predictions, throats), *along]
     return [{"code": code, "text": text} for code, text in found]
 
 
@@ -150,17 +151,22 @@ def _of_image(rock: Rock) -> Iterator[tuple[str, str]]:
         )
 
 
-def _along(rock: Rock, prediction: FlowPrediction, throat: float | None) -> Iterator[tuple[str, str]]:
+def _of_throats(predictions: Sequence[FlowPrediction], throats: Sequence[float | None]) -> Iterator[tuple[str, str]]:
+    narrow = {p.axis: t for p, t in zip(predictions, throats, strict=True) if t is not None and t < NARROW}
+    if narrow:
+        widths = ", ".join(f"{throat:.1f} along {axis}" for axis, throat in narrow.items())
+        yield (
+            "narrow_throats",
+            f"The widest way through, in voxels at its narrowest: {widths}. Below {NARROW:g} the voxels' "
+            "steps matter, for a simulation too. Take a finer image.",
+        )
+
+
+def _along(prediction: FlowPrediction) -> Iterator[tuple[str, str]]:
     geometry, axis = prediction.geometry, prediction.axis
     if not geometry.percolates:
         yield "not_percolating", f"k{axis} is 0: {prediction.domain.reasons[0]}"
         return
-    if throat is not None and throat < NARROW:
-        yield (
-            "narrow_throats",
-            f"Along {axis} the widest way through is {throat:.1f} voxels wide at its narrowest: below {NARROW:g} the "
-            "voxels' steps matter, for a simulation too. Take a finer image.",
-        )
     simple = geometry.connected_porosity**3 / (5.0 * geometry.surface**2)
     ratio = prediction.permeability / simple
     if not 1.0 / IMPLAUSIBLE <= ratio <= IMPLAUSIBLE:

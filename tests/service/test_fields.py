@@ -126,8 +126,17 @@ def test_what_looks_wrong_is_said(rocks: httpx.Client) -> None:
     assert "suspicious_porosity" in codes(inverted)
     assert (inverted["domain"]["verdict"], inverted["flags"]) == ("edge", ["edge_of_domain"])
     assert "not_representative" in codes(ask(rocks, npy(uneven), axes="z").json())
-    assert "narrow_throats" in codes(ask(rocks, npy(blobs()), axes="z").json())
     assert "unusual_voxel_size" in codes(ask(rocks, npy(blobs()), axes="z", voxel_size_um=3500).json())
+
+
+def test_narrow_throats_are_told_once_with_their_axes(rocks: httpx.Client) -> None:
+    (told,) = (w["text"] for w in ask(rocks, npy(blobs())).json()["warnings"] if w["code"] == "narrow_throats")
+    assert all(f"along {axis}" in told for axis in "xyz")
+    (told,) = (
+        w["text"] for w in ask(rocks, npy(blobs()), axes="z").json()["warnings"] if w["code"] == "narrow_throats"
+    )
+    assert "along z" in told
+    assert "along x" not in told
 
 
 def test_where_nothing_can_flow_the_permeability_is_zero_with_the_reason(rocks: httpx.Client) -> None:
