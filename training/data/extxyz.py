@@ -1,6 +1,7 @@
 """Extended xyz, through ASE: energy, forces (-dE/dr) and stress (tensile positive) of molecules and crystals."""
 
 import gzip
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from training.data.provenance import Provenance
 
 EnergyUnit = Literal["eV", "hartree", "kcal/mol"]
 _EV: Final[dict[EnergyUnit, float]] = {"eV": 1.0, "hartree": HARTREE_EV, "kcal/mol": KCAL_MOL_EV}
-_FEWEST_COLUMNS: Final = 4
+_PROPERTIES: Final = re.compile(r"Properties=\"?([^\s\"]+)")
+_USUAL: Final = "species:S:1:pos:R:3"
+_MOST_COLUMNS: Final = 1000
 _VOIGT: Final = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -102,7 +105,7 @@ def _frames(path: Path) -> list[Atoms]:
 
 
 def _where_it_breaks(path: Path) -> str:
-    """The first frame that has not as many lines as it says, or whose atoms are not a symbol and numbers."""
+    """The first frame that has not as many lines as it says, or whose atoms are not what its comment says."""
     frame = line = 0
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
@@ -111,14 +114,37 @@ def _where_it_breaks(path: Path) -> str:
                 place = f" (frame {frame}, line {line})"
                 if not head.strip().isdigit():
                     return place
-                atoms = [lines.readline() for _ in range(int(head) + 1)][1:]
-                broken = next((i for i, atom in enumerate(atoms) if len(atom.split()) < _FEWEST_COLUMNS), None)
+                kinds = _column_kinds(lines.readline())
+                atoms = (lines.readline() for _ in range(int(head)))
+                broken = next((i for i, atom in enumerate(atoms) if not _is_atom(atom, kinds)), None)
                 if broken is not None:
                     return f" (frame {frame}, line {line + broken + 2})"
                 frame, line = frame + 1, line + int(head) + 1
     except (OSError, EOFError, UnicodeDecodeError):
         return f" (after frame {frame})"
     return ""
+
+
+def _column_kinds(comment: str) -> str:
+    """A letter for each column of a frame: S text, R and I numbers, L truth; the usual ones where that is not said."""
+    named = _PROPERTIES.search(comment)
+    said = (named[1] if named else _USUAL).split(":")
+    if len(said) % 3 or not all(count.isdigit() for count in said[2::3]):
+        said = _USUAL.split(":")
+    return "".join(kind * min(int(count), _MOST_COLUMNS) for kind, count in zip(said[1::3], said[2::3], strict=True))
+
+
+def _is_atom(line: str, kinds: str) -> bool:
+    words = line.split()
+    return len(words) >= len(kinds) and all(_is_number(w) for w, k in zip(words, kinds, strict=False) if k in "RI")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _label(atoms: Atoms, names: Sequence[str]) -> Any:

@@ -158,9 +158,10 @@ def test_an_energy_cut_is_above_the_lowest_frame_of_the_formula(tmp_path: Path, 
     [
         (lambda lines: [*lines[:7], "1.0 2.0\n", *lines[8:]], "frame 1, line 8"),
         (lambda lines: [*lines[:5], "no number\n", *lines[6:]], "frame 1, line 6"),
+        (lambda lines: [*lines[:8], "H 1 none 0\n", *lines[9:]], "frame 1, line 9"),
         (lambda lines: lines[:-1], "frame 2, line 15"),
     ],
-    ids=["a row cut short", "a count that is none", "an end that is missing"],
+    ids=["a row cut short", "a count that is none", "a word for a number", "an end that is missing"],
 )
 def test_a_damaged_frame_is_named_with_its_line(
     tmp_path: Path, provenance: Provenance, damage: Callable[[list[str]], list[str]], place: str
