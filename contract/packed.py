@@ -112,21 +112,34 @@ class PackedImage:
 def conducting_along(image: PackedImage, axes: Sequence[int]) -> dict[int, PackedImage]:
     """Pores of face-connected clusters that join both ends of each of these axes.
 
+    """
+    found = {axis: np.zeros_like(image.bits) for axis in axes}
+    for x, touched in enumerate(_touched(image)):
+        for axis, bits in found.items():
+            both = np.uint8(3 << (2 * axis))
+            bits[x] = np.packbits(touched & both == both, axis=-1)
+    return {axis: PackedImage(bits, image.shape) for axis, bits in found.items()}
+
+
+def isolated_porosity(image: PackedImage) -> float:
+    """Pores that no way through faces of voxels joins to any side of the image, over all voxels."""
+    reached = sum(int(np.count_nonzero(touched)) for touched in _touched(image))
+    return (image.count - reached) / image.size
+
+
+def _touched(image: PackedImage) -> Iterator[NDArray[np.uint8]]:
+    """For each slice, which faces of the image the cluster of each pore touches, a bit each; 0 in the solid.
+
     Clusters are numbered slice by slice (Hoshen & Kopelman, Phys. Rev. B 14, 3438 (1976)), twice: the second time it is
     known which of them are one, and which faces they touch.
     """
     parent, faces = _numbered(image)
     roots = _roots(parent)
     np.bitwise_or.at(faces, roots, faces)
-    found = {axis: np.zeros_like(image.bits) for axis in axes}
     above, count = np.zeros(image.shape[1:], np.int32), 0
     for x in range(image.shape[0]):
         count = _renumber(image.block((slice(x, x + 1), slice(None), slice(None)))[0], above, roots, count)
-        touched = faces[above]
-        for axis, bits in found.items():
-            both = np.uint8(3 << (2 * axis))
-            bits[x] = np.packbits(touched & both == both, axis=-1)
-    return {axis: PackedImage(bits, image.shape) for axis, bits in found.items()}
+        yield faces[above]
 
 
 def wall_distance_in(image: PackedImage, axis: int, block: Block, where: Image) -> NDArray[np.float32]:

@@ -72,7 +72,8 @@ class TiledFlow:
     Attributes:
         velocity: [X, Y, Z], mean of the members; None unless wanted.
         flux: float64 [Z], the sum of the velocity over each slice, and
-        member_flow: float64 [M, 1], each member's sum over the voxels; both complete after the last pass.
+        member_flow: float64 [M, 1], each member's sum over the voxels, and
+        fastest_outside: the largest velocity outside conducting pores; all complete after the last pass.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class TiledFlow:
         self.tiles = tiles_of(distance.shape, length)
         self.flux = np.zeros(distance.shape[2])
         self.member_flow = np.zeros((0, 1))
+        self.fastest_outside = 0.0
         self.velocity = room(distance.shape) if keep_field else None
         self._distance, self._estimate, self._room = distance, estimate, room
         self._coarse = np.zeros((0, 0, 0, 0), np.float32)
@@ -134,6 +136,8 @@ class TiledFlow:
         self.member_flow[:, 0] += velocity.sum(axis=(1, 2, 3), dtype=np.float64)
         mean = velocity.mean(axis=0)
         self.flux[tile.inner[2]] += mean.sum(axis=(0, 1), dtype=np.float64)
+        outside = mean[self._distance[tile.inner] == 0.0]
+        self.fastest_outside = max(self.fastest_outside, float(np.abs(outside).max(initial=0.0)))
         if self.velocity is not None:
             self.velocity[tile.inner] = mean
 

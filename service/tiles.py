@@ -99,7 +99,9 @@ class TiledQuestion:
         await self._run(flow, steps, deadline)
         velocity = None if flow.velocity is None else _as_image(flow.velocity, geometry)
         flux = flow.flux[: geometry.shape[axis]]
-        return family.predicted(geometry, flow.member_flow, flux, velocity, tiles=len(flow.tiles))
+        return family.predicted(
+            geometry, flow.member_flow, flux, flow.fastest_outside, velocity, tiles=len(flow.tiles)
+        )
 
     async def _run(self, flow: TiledFlow, steps: Steps, deadline: float) -> None:
         """Both graphs, through their lanes."""

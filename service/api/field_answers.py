@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.packed import isolated_porosity
 from contract.units import FIELD_SIGNS, FIELD_UNITS
 from service.errors import BadImage
 from service.families.field import FlowPrediction, in_units
@@ -41,10 +42,12 @@ def said_of(answer: FlowAnswer, rock: Rock, receipt: Mapping[str, Any]) -> dict[
         "log_k_std": {axis: p.log_std for axis, p in each.items()},
         "porosity": rock.image.porosity,
         "connected_porosity": {axis: p.connected_porosity for axis, p in geometries.items()},
+        "isolated_porosity": isolated_porosity(rock.image),
         "percolates": {axis: p.percolates for axis, p in geometries.items()},
         "throat_voxels": dict(zip(each, throats, strict=True)),
         "flux_profile": {axis: p.flux for axis, p in each.items()},
         "flux_std": {axis: p.flux_std for axis, p in each.items()},
+        "residuals": {axis: p.residuals for axis, p in each.items()},
         "boundary": card.domain.ends,
         "padded_to": {axis: list(p.geometry.padded) for axis, p in each.items()},
         "tiles": {axis: p.tiles for axis, p in each.items()},
@@ -57,6 +60,12 @@ def said_of(answer: FlowAnswer, rock: Rock, receipt: Mapping[str, Any]) -> dict[
         "seconds": answer.seconds,
         "receipt": receipt,
     }
+
+
+def said_beside_field(prediction: FlowPrediction, rock: Rock) -> str:
+    """What a file of a field does not say, in one line, as a dictionary of RFC 9651."""
+    said = {**in_units(prediction.permeability, rock.voxel_size_um), **prediction.residuals}
+    return ", ".join([f'axis="{prediction.axis}"', *(f'{key.lower()}="{value:.6g}"' for key, value in said.items())])
 
 
 def _interval(prediction: FlowPrediction, rock: Rock) -> dict[str, tuple[float, float]] | None:

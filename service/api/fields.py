@@ -14,7 +14,7 @@ from understudy.receipts import HEADER, short_form
 from service.access import tenant_of
 from service.api.body import read_body
 from service.api.edge import log_fault
-from service.api.field_answers import said_of, slice_of
+from service.api.field_answers import said_beside_field, said_of, slice_of
 from service.api.field_files import WRITERS
 from service.api.images import RAW, Content, labels_of
 from service.api.leaving import unless_caller_leaves
@@ -30,6 +30,7 @@ from service.settings import Limits
 PNG: Final = "image/png"
 JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
+BESIDE_FIELD: Final = "X-Understudy-Field"
 OF_IMAGE: Final = ("voxel_size_um", "pore_value", "shape", "dtype", "order", "byte_order")
 OF_ANSWER: Final = (
     "axes",
@@ -83,6 +84,7 @@ def _response(answer: FlowAnswer, rock: Rock, wanted: str, query: Mapping[str, s
     if wanted == JSON:
         return Response(_json(said_of(answer, rock, receipt)), media_type=JSON, headers=headers)
     prediction = answer.predictions[0]
+    headers[BESIDE_FIELD] = said_beside_field(prediction, rock)
     if wanted == PNG:
         return Response(slice_of(prediction, query), media_type=PNG, headers=headers)
     pieces = iter(()) if prediction.velocity is None else WRITERS[wanted](prediction.velocity, rock.voxel_size_um)

@@ -51,6 +51,7 @@ class FlowPrediction:
         log_std: calibrated standard deviation of its natural logarithm; None for a single member or without flow.
         half_width_95: how many of them hold 95 %.
         flux: float64 [n], the field's sum over each slice across the axis, voxel^4: the same for each in a true flow.
+        fastest_outside: voxel^2, the largest velocity in the solid and in pores that do not conduct.
         velocity: float32, shaped as the image, voxel^2; None where it was not wanted.
         domain: whether the model was trained for this.
         inputs: what the graph was given; None of an image that was run in tiles.
@@ -62,6 +63,7 @@ class FlowPrediction:
     log_std: float | None
     half_width_95: float
     flux: NDArray[np.float64]
+    fastest_outside: float
     velocity: NDArray[np.float32] | None
     domain: Domain
     inputs: FlowInputs | None = None
@@ -85,6 +87,20 @@ class FlowPrediction:
         """Standard deviation of the flux over the slices, over its mean: how far the field is from conserving mass."""
         mean = float(self.flux.mean())
         return float(self.flux.std() / abs(mean)) if mean else 0.0
+
+    @property
+    def residuals(self) -> dict[str, float]:
+        """What a true flow has none of, relative: unevenness of the flux over the slices, and velocity in the solid."""
+        mean = float(self.flux.mean())
+        if not mean:
+            return {"flux_std": 0.0, "flux_largest": 0.0, "velocity_in_solid": 0.0}
+        pores = self.geometry.connected_porosity * math.prod(self.geometry.shape)
+        in_pores = abs(float(self.flux.sum())) / pores
+        return {
+            "flux_std": self.flux_std,
+            "flux_largest": float(np.abs(self.flux / mean - 1.0).max()),
+            "velocity_in_solid": self.fastest_outside / in_pores,
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,14 +155,16 @@ class FlowFamily:
         field = inputs.field(outputs["velocity"])
         others = tuple(axis for axis in range(3) if axis != inputs.axis)
         flux = field.sum(axis=others, dtype=np.float64)
+        outside = float(np.abs(field[~inputs.pores.conducting]).max(initial=0.0))
         velocity = field if sample.keep_field else None
-        return self.predicted(inputs.geometry, outputs["member_flow"], flux, velocity, inputs)
+        return self.predicted(inputs.geometry, outputs["member_flow"], flux, outside, velocity, inputs)
 
     def predicted(
         self,
         geometry: Geometry,
         member_flow: NDArray[np.float64],
         flux: NDArray[np.float64],
+        fastest_outside: float,
         velocity: NDArray[np.float32] | None,
         inputs: FlowInputs | None = None,
         tiles: int = 1,
@@ -165,14 +183,17 @@ class FlowFamily:
             )
         k, log_std = max(FLOOR, float(members.mean())), self._log_std(members)
         domain = judge(self.card.domain, geometry, log_std)
-        return FlowPrediction(geometry, k, log_std, self._half_width, flux, velocity, domain, inputs, tiles)
+        return FlowPrediction(
+            geometry, k, log_std, self._half_width, flux, fastest_outside, velocity, domain, inputs, tiles
+        )
 
     def without_flow(self, geometry: Geometry, keep_field: bool) -> FlowPrediction:
         """The answer where no pore conducts: nothing is asked of the model."""
         reason = f"No pore space joins both ends along {AXES[geometry.axis]} through faces of voxels: nothing can flow."
         zeros = np.zeros(geometry.shape[geometry.axis])
         field = np.broadcast_to(np.float32(0.0), geometry.shape) if keep_field else None
-        return FlowPrediction(geometry, 0.0, None, self._half_width, zeros, field, Domain(True, "in", [reason], []))
+        domain = Domain(True, "in", [reason], [])
+        return FlowPrediction(geometry, 0.0, None, self._half_width, zeros, 0.0, field, domain)
 
     def warm_images(self) -> Iterator[Image]:
         """Images that touch every piece of compiled code."""

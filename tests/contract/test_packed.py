@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
-from contract.packed import PackedImage, blocks_of, conducting_along, wall_distance_in
+from contract.packed import PackedImage, blocks_of, conducting_along, isolated_porosity, wall_distance_in
 from contract.voxels import pores_of, specific_surface, wall_distance
 
 SHAPES = st.tuples(*[st.integers(2, 21)] * 3)
@@ -41,6 +41,16 @@ def test_the_same_pores_conduct_along_every_axis(seed: int, shape: tuple[int, in
     found = conducting_along(PackedImage.of(image), (0, 1, 2))
     for axis in range(3):
         np.testing.assert_array_equal(found[axis].unpacked(), pores_of(image, axis).conducting)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 999), shape=SHAPES, porosity=st.floats(0.2, 0.7))
+def test_isolated_pores_are_those_that_reach_no_side(seed: int, shape: tuple[int, int, int], porosity: float) -> None:
+    image = image_of(seed, shape, porosity)
+    clusters, _ = label(image)
+    sides = [np.unique(np.take(clusters, at, axis)) for axis in range(3) for at in (0, -1)]
+    isolated = image & ~np.isin(clusters, np.concatenate(sides))
+    assert isolated_porosity(PackedImage.of(image)) == pytest.approx(isolated.mean())
 
 
 @settings(deadline=None, max_examples=15)

@@ -59,6 +59,21 @@ def test_the_permeability_along_each_axis_is_the_models_in_three_units(rocks: ht
     assert said["receipt"]["digest"] == said["digest"]
 
 
+@pytest.mark.physics
+def test_how_far_the_field_is_from_a_flow_is_said_and_which_pores_take_no_part(rocks: httpx.Client) -> None:
+    image = blobs()
+    image[8:11, 7:10, 6:9] = False
+    image[9, 8, 7] = True  # a bubble
+    said = ask(rocks, npy(image)).raise_for_status().json()
+    assert said["isolated_porosity"] >= 1 / image.size
+    for letter, residuals in said["residuals"].items():
+        flux = np.array(said["flux_profile"][letter])
+        assert residuals["flux_std"] == said["flux_std"][letter]
+        assert residuals["flux_largest"] == pytest.approx(np.abs(flux / flux.mean() - 1.0).max())
+        assert residuals["velocity_in_solid"] == 0.0
+        assert said["connected_porosity"][letter] <= said["porosity"] - said["isolated_porosity"] + 1e-12
+
+
 def test_a_turned_image_gives_the_same_numbers_on_other_axes_and_voxels_twice_as_large_four_times_as_much(
     rocks: httpx.Client,
 ) -> None:
@@ -104,7 +119,13 @@ def test_the_field_comes_as_npy_and_a_slice_of_it_as_png(rocks: httpx.Client) ->
     assert field.shape == image.shape
     assert not field[~image].any()
     assert field.mean() == pytest.approx(k, rel=1e-5)
-    assert "x-understudy-receipt" in {name.lower() for name in answer.headers}
+    assert "x-understudy-receipt" in answer.headers
+    beside = dict(part.split("=") for part in answer.headers["x-understudy-field"].replace('"', "").split(", "))
+    assert beside["axis"] == "y"
+    assert float(beside["k_voxel2"]) == pytest.approx(k, rel=1e-5)
+    flux = field.sum(axis=(0, 2), dtype=float)
+    assert float(beside["flux_std"]) == pytest.approx(flux.std() / flux.mean(), rel=1e-4)
+    assert float(beside["velocity_in_solid"]) == 0.0
     for axis, size in {"x": (14, 18), "y": (14, 16), "z": (16, 14)}.items():
         png = ask(rocks, npy(image), {**NPY, "Accept": "image/png"}, axis=axis, slice=3).raise_for_status()
         assert Picture.open(io.BytesIO(png.content)).size == size

@@ -16,6 +16,8 @@ from understudy import Client, rock_flows
 from understudy.cli import app
 from understudy.errors import BadRequest, InvalidImage, OutOfDomain
 from understudy.inprocess import InProcess
+from understudy.rock_checks import pores_as_asked, scattered
+from understudy.rocks import RockOptions
 
 from service.app import create_app
 from service.settings import Limits, Settings
@@ -59,6 +61,32 @@ def test_files_of_every_kind_are_the_same_rock(client: Client, tmp_path: Path) -
     assert raw.k_mD == wanted
 
 
+def test_raw_bytes_of_the_other_byte_order_are_read_and_simulated_as_such(client: Client, tmp_path: Path) -> None:
+    image = blobs()
+    (tmp_path / "rock.raw").write_bytes(np.where(image, 7, 256).astype(">u2").tobytes())
+    options: RockOptions = {
+        "shape": image.shape,
+        "dtype": "uint16",
+        "byte_order": "big",
+        "pore_value": 7,
+        "model": NAME,
+    }
+    answer = client.permeability(tmp_path / "rock.raw", 2.0, **options)
+    assert answer.k_mD == client.permeability(image, 2.0, model=NAME).k_mD
+    np.testing.assert_array_equal(pores_as_asked(tmp_path / "rock.raw", options, answer), image)
+
+
+def test_eight_parts_are_asked_alone_and_those_that_cannot_be_have_their_meaning(client: Client) -> None:
+    image = blobs((20, 20, 20), 0.5)
+    image[:10, :10, :10], image[10:, :10, :10] = False, True
+    parts = scattered(client, image, 2.0, {"axes": "x,z", "model": NAME})
+    assert parts["k_mD"]["z"][:1] + parts["k_mD"]["z"][4:5] == [0.0, None]
+    alone = client.permeability(image[10:, 10:, :10], 2.0, axes="z", model=NAME)
+    assert parts["k_mD"]["z"][6] == pytest.approx(alone.k_mD["z"])
+    assert parts["porosity"][6] == pytest.approx(alone.porosity)
+    assert set(parts["k_mD"]) == {"x", "z"}
+
+
 def test_what_cannot_be_sent_or_answered_is_an_error_with_a_remedy(client: Client, tmp_path: Path) -> None:
     (tmp_path / "rock.raw").write_bytes(b"0")
     (tmp_path / "rock.docx").write_bytes(b"0")
@@ -83,6 +111,13 @@ def test_the_command_prints_a_table_or_json_writes_the_field_and_simulates_a_par
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "porosity 0.5" in shown.output
+    assert "velocity in the solid 0" in shown.output
+    parts = answer_of(CliRunner().invoke(app, [*asked, "--scatter", "--json"]))["parts"]
+    assert [len(k) for k in parts["k_mD"].values()] == [8, 8, 8]
+    assert "eight parts" in CliRunner().invoke(app, [*asked, "--scatter"]).output
+    picture = CliRunner().invoke(app, [*asked, "--axis", "z", "--field", str(tmp_path / "u.png")])
+    assert picture.exit_code == 0, picture.output
+    assert (tmp_path / "u.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
     field = ["--axis", "z", "--field", str(tmp_path / "u.npy"), "--json"]
     said = answer_of(CliRunner().invoke(app, [*asked, *field]))

@@ -48,7 +48,17 @@ def test_in_tiles_everything_is_as_whole(whole: httpx.Client, tiled: httpx.Clien
         assert other["k_mD"][axis] == pytest.approx(one["k_mD"][axis], rel=1e-5)
         assert other["flux_profile"][axis] == pytest.approx(one["flux_profile"][axis], rel=1e-4)
         assert other["interval_95"]["k_mD"][axis] == pytest.approx(one["interval_95"]["k_mD"][axis], rel=1e-5)
-    for name in ("porosity", "connected_porosity", "percolates", "padded_to", "domain", "receipt", "image"):
+        assert other["residuals"][axis] == pytest.approx(one["residuals"][axis], rel=1e-2)
+    for name in (
+        "porosity",
+        "isolated_porosity",
+        "connected_porosity",
+        "percolates",
+        "padded_to",
+        "domain",
+        "receipt",
+        "image",
+    ):
         assert other[name] == one[name], name
 
 

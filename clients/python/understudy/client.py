@@ -190,7 +190,7 @@ class Client:
             on_progress: called with (steps done, steps in all) while a large image is run in tiles.
             axes: "all", or some of x, y and z, such as "x,z".
             pore_value: the label, or labels, that are pores; needed where that is not clear.
-            shape, dtype, order: of a .raw file.
+            shape, dtype, order, byte_order: of a .raw file.
             model: its name.
             on_out_of_domain: `answer`, `flag` (the default) or `refuse`.
             model_digest: the weights that must answer.
@@ -215,7 +215,7 @@ class Client:
     def field(
         self, image: RockImage, voxel_size_um: float, axis: Axis, media_type: str, **options: Unpack[RockOptions]
     ) -> bytes:
-        """The same as a file of some kind: `application/x-npy`, `application/vnd.vtk.vti`, `application/zip` (Zarr)."""
+        """The same as a file: `application/x-npy`, `application/vnd.vtk.vti`, `application/zip` (Zarr), `image/png`."""
         body, model, said = rock_question(image, {**options, "axes": axis})
         return self._run(rock_flows.field(self._ask, model, body, voxel_size_um, said, media_type))
 

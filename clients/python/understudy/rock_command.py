@@ -6,11 +6,9 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -20,18 +18,16 @@ from rich.text import Text
 from understudy.client import DEFAULT_URL, Client
 from understudy.errors import InvalidImage
 from understudy.operator import AT_A_TERMINAL, AsJson, Url, console
-from understudy.rocks import MODEL, Permeability, RockOptions, labels_of, rock_body
+from understudy.rock_checks import pores_as_asked, scatter_table, scattered, verification_table, verified
+from understudy.rocks import MODEL, Permeability, RockOptions
 from understudy.wire import OnOutOfDomain
-
-SIMULATORS: Final = "understudy.simulators"
-"""Group of entry points that bring a simulation: here the one that is called "permeability"."""
-
 
 _KINDS: Final = {
     ".npy": "application/x-npy",
     ".vti": "application/vnd.vtk.vti",
     ".zarr": "application/zip",
     ".zarr.zip": "application/zip",
+    ".png": "image/png",
 }
 _ENTRY: Final = re.compile(r"\.zarray|\.zattrs|\d+(\.\d+)*")
 _HEADS: Final = (
@@ -55,35 +51,44 @@ def permeability(
     shape: Annotated[str, typer.Option(help="Of a .raw file, such as 110,110,110.")] = "",
     dtype: Annotated[str, typer.Option(help="Of a .raw file: uint8, uint16, bool, bits, ...")] = "",
     order: Annotated[Literal["C", "F"], typer.Option(help="Of a .raw file: C (last axis fastest) or F.")] = "C",
+    byte_order: Annotated[Literal["little", "big"], typer.Option(help="Of a .raw file.")] = "little",
     model: Annotated[str, typer.Option(help="Model to ask.")] = MODEL,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
     field: Annotated[
-        Path | None, typer.Option(help="Write the velocity along --axis: .npy, .vti (ParaView) or .zarr.")
+        Path | None,
+        typer.Option(help="Write the velocity along --axis: .npy, .vti (ParaView), .zarr, or a slice as .png."),
     ] = None,
     verify: Annotated[
         int | None, typer.Option(min=8, help="Also simulate a cube of so many voxels from the middle, and compare.")
     ] = None,
+    scatter: Annotated[
+        bool, typer.Option("--scatter", help="Also ask for the eight parts alone: is the volume large enough?")
+    ] = False,
     on_out_of_domain: Annotated[OnOutOfDomain, typer.Option(help="Where the model was not trained.")] = "flag",
     timeout_s: Annotated[float, typer.Option(help="Seconds that an answer may take.", min=0.1)] = 300.0,
 ) -> None:
     """Permeability of a segmented rock image along its axes, with interval, porosities, warnings and verdict."""
-    options = _options(axis, pore_value, shape, dtype, order, model, on_out_of_domain)
+    options = _options(axis, pore_value, shape, dtype, order, byte_order, model, on_out_of_domain)
     with Client(url, timeout_s=timeout_s, retries=AT_A_TERMINAL) as client:
         with _bar() as tell:
             answer = client.permeability(rock, voxel_um, on_progress=tell, **options)
         if field is not None:
             _write_field(client, rock, voxel_um, options, field)
-        checked = None if verify is None else _verified(client, rock, voxel_um, verify, answer, options)
+        pores = None if verify is None and not scatter else pores_as_asked(rock, options, answer)
+        parts = scattered(client, pores, voxel_um, options) if pores is not None and scatter else None
+        checked = verified(client, pores, voxel_um, verify, options) if pores is not None and verify else None
     if as_json:
-        said = json.loads(answer.model_dump_json())
-        typer.echo(json.dumps(said if checked is None else {**said, "verification": checked}))
+        more = {"parts": parts, "verification": checked}
+        typer.echo(json.dumps(json.loads(answer.model_dump_json()) | {k: v for k, v in more.items() if v is not None}))
         return
     console().print(_answer_table(answer))
     for line in _lines(answer):
         console().print(line, highlight=False)
+    if parts is not None:
+        console().print(scatter_table(parts, answer))
     if checked is not None:
-        console().print(_verification_table(checked))
+        console().print(verification_table(checked))
 
 
 def _options(
@@ -92,6 +97,7 @@ def _options(
     shape: str,
     dtype: str,
     order: Literal["C", "F"],
+    byte_order: Literal["little", "big"],
     model: str,
     on_out_of_domain: OnOutOfDomain,
 ) -> RockOptions:
@@ -106,7 +112,7 @@ def _options(
     if dtype:
         options["dtype"] = dtype
     if shape or dtype:
-        options["order"] = order
+        options["order"], options["byte_order"] = order, byte_order
     return options
 
 
@@ -157,48 +163,6 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield tell
 
 
-def _verified(
-    client: Client, rock: Path, voxel_um: float, length: int, answer: Permeability, options: RockOptions
-) -> dict[str, Any]:
-    """A cube from the middle, simulated and asked: permeabilities in millidarcy by axis, and their ratio."""
-    simulate = _simulator()
-    body = rock_body(rock, options.get("shape"), options.get("dtype"), options.get("order"))
-    pore = np.isin(labels_of(body), answer.image["pore_values"])
-    cut = tuple(slice((n - min(n, length)) // 2, (n + min(n, length)) // 2) for n in pore.shape)
-    cube = np.ascontiguousarray(pore[cut])
-    asked = client.permeability(cube, voxel_um, axes=options.get("axes", "all"), model=options.get("model", MODEL))
-    simulated = {axis: _simulated(simulate, cube, axis, voxel_um) for axis in asked.k_mD}
-    return {
-        "shape": list(cube.shape),
-        "k_mD": dict(asked.k_mD),
-        "interval_95": asked.interval_95["k_mD"],
-        "simulated_k_mD": {axis: k for axis, (k, _) in simulated.items()},
-        "steady": {axis: steady for axis, (_, steady) in simulated.items()},
-    }
-
-
-def _simulated(simulate: Callable[..., Any], cube: Any, axis: str, voxel_um: float) -> tuple[float, bool]:
-    with Console(stderr=True).status(f"simulating {'x'.join(map(str, cube.shape))} voxels along {axis}"):
-        flow = simulate(cube, "xyz".index(axis))
-    return float(flow.permeability * (voxel_um * 1e-6) ** 2 / 9.869233e-16), bool(flow.converged)
-
-
-def _simulator() -> Callable[..., Any]:
-    """The simulation that an installed distribution brings.
-
-    Raises:
-        InvalidImage: none does, with what to install.
-    """
-    for entry in entry_points(group=SIMULATORS, name="permeability"):
-        simulate: Callable[..., Any] = entry.load()
-        return simulate
-    raise InvalidImage(
-        "--verify needs a simulator, and none is installed here.",
-        code="no_simulator",
-        hint="Install understudy-platform beside the client.",
-    )
-
-
 def _answer_table(answer: Permeability) -> Table:
     table = Table(title=f"{answer.model} version {answer.version}, voxel {answer.image.get('voxel_size_um'):g} um")
     for head in _HEADS:
@@ -219,23 +183,12 @@ def _answer_table(answer: Permeability) -> Table:
 
 def _lines(answer: Permeability) -> list[Text]:
     verdict = {"in": "in the model's domain", "edge": "at the edge of the model's domain", "out": "OUT of the domain"}
-    lines = [Text(f"porosity {answer.porosity:.4f}; {verdict[answer.domain.verdict]}; {answer.seconds['total']:.1f} s")]
+    isolated = f", isolated {answer.isolated_porosity:.4f}" if answer.isolated_porosity else ""
+    domain, seconds = verdict[answer.domain.verdict], answer.seconds["total"]
+    lines = [Text(f"porosity {answer.porosity:.4f}{isolated}; {domain}; {seconds:.1f} s")]
     lines += [Text(f"  {reason}", "dim") for reason in answer.domain.reasons]
+    if answer.residuals:
+        uneven = ", ".join(f"{axis} {100 * each['flux_std']:.1f} %" for axis, each in answer.residuals.items())
+        solid = max(each["velocity_in_solid"] for each in answer.residuals.values())
+        lines.append(Text(f"  flux over the slices scatters by {uneven}; velocity in the solid {solid:g}", "dim"))
     return lines + [Text(f"{warned.code}: {warned.text}", "yellow") for warned in answer.warnings]
-
-
-def _verification_table(checked: dict[str, Any]) -> Table:
-    table = Table(title=f"Cube of {'x'.join(map(str, checked['shape']))} voxels from the middle, simulated")
-    for head in ("axis", "model (mD)", "95 % interval (mD)", "lattice Boltzmann (mD)", "model / simulation"):
-        table.add_column(head, justify="right")
-    for axis, k in checked["k_mD"].items():
-        simulated, interval = checked["simulated_k_mD"][axis], checked["interval_95"][axis]
-        steady = "" if checked["steady"][axis] else " (not steady)"
-        table.add_row(
-            axis,
-            f"{k:.4g}",
-            "" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}",
-            f"{simulated:.4g}{steady}",
-            f"{k / simulated:.2f}" if simulated else "",
-        )
-    return table

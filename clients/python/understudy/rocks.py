@@ -66,10 +66,14 @@ class Permeability(BaseModel):
     )
     porosity: float
     connected_porosity: dict[str, float] = Field(description="of the pores that join both ends of an axis")
+    isolated_porosity: float | None = Field(None, description="of those that reach no side of the image")
     percolates: dict[str, bool]
     throat_voxels: dict[str, float | None] = Field(description="narrowest place of the widest way; null: not measured")
     flux_profile: dict[str, list[float]] = Field(description="voxel^4, of each slice across the axis")
     flux_std: dict[str, float] = Field(description="its standard deviation over its mean; 0 if mass is conserved")
+    residuals: dict[str, dict[str, float]] = Field(
+        {}, description="by axis, of the flux over the slices: flux_std, flux_largest; velocity_in_solid over the mean"
+    )
     domain: DomainVerdict
     flags: list[str] = []
     warnings: list[Warned] = []
@@ -86,6 +90,7 @@ class RockOptions(TypedDict, total=False):
     shape: Sequence[int]
     dtype: str
     order: Literal["C", "F"]
+    byte_order: Literal["little", "big"]
     model: str
     on_out_of_domain: OnOutOfDomain
     model_digest: str
@@ -97,7 +102,7 @@ def rock_question(image: RockImage, options: RockOptions) -> tuple[RockBody, str
     Raises:
         InvalidImage
     """
-    body = rock_body(image, options.get("shape"), options.get("dtype"), options.get("order"))
+    body = rock_body(image, options)
     said: dict[str, str] = {"axes": options.get("axes", "all")}
     if "pore_value" in options:
         values = options["pore_value"]
@@ -109,20 +114,14 @@ def rock_question(image: RockImage, options: RockOptions) -> tuple[RockBody, str
     return body, options.get("model", MODEL), said
 
 
-def rock_body(
-    image: RockImage,
-    shape: Sequence[int] | None = None,
-    dtype: str | None = None,
-    order: Literal["C", "F"] | None = None,
-) -> RockBody:
+def rock_body(image: RockImage, options: RockOptions) -> RockBody:
     """An image as the body of a request.
 
     Args:
         image: an array [nx, ny, nz] of booleans (True is pore) or labels, or the path of a .npy, .npz (one array, or
             one that is called "image"), .nc, .zarr, .tif or .raw file, or of a folder of .tif slices.
-        shape: of a .raw file, which does not say it; and
-        dtype: likewise, and
-        order: "C" where the last axis is fastest, "F" where the first is.
+        options: shape and dtype of a .raw file, which does not say them; its order, "C" where the last axis is fastest
+            (the default) or "F" where the first is; its byte_order, "little" (the default) or "big".
 
     Raises:
         InvalidImage: the file cannot be read, or is of another kind.
@@ -142,7 +141,7 @@ def rock_body(
     if suffix in TIFF_SUFFIXES:
         return RockBody(content, TIFF, {})
     if suffix in _RAW_SUFFIXES:
-        return RockBody(content, RAW, _said_of_raw(path, shape, dtype, order))
+        return RockBody(content, RAW, _said_of_raw(path, options))
     raise InvalidImage(
         f"{path} is of no kind that is read.",
         code="unknown_image_format",
@@ -164,7 +163,8 @@ def labels_of(body: RockBody) -> NDArray[Any]:
     if body.said["dtype"] == "bits":
         flat = np.unpackbits(np.frombuffer(body.content, np.uint8), count=int(np.prod(shape))).astype(bool)
     else:
-        flat = np.frombuffer(body.content, body.said["dtype"])
+        dtype = np.dtype(body.said["dtype"])
+        flat = np.frombuffer(body.content, dtype.newbyteorder(">" if body.said.get("byte_order") == "big" else "<"))
     return flat.reshape(shape, order="F" if body.said.get("order") == "F" else "C")
 
 
@@ -181,11 +181,16 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _said_of_raw(path: Path, shape: Sequence[int] | None, dtype: str | None, order: str | None) -> dict[str, str]:
-    if shape is None or dtype is None:
+def _said_of_raw(path: Path, options: RockOptions) -> dict[str, str]:
+    if "shape" not in options or "dtype" not in options:
         raise InvalidImage(
             f"{path} does not say its shape and type.",
             code="raw_without_shape",
             hint="Give shape and dtype, such as --shape 110,110,110 --dtype uint8 (and --order F where x is fastest).",
         )
-    return {"shape": ",".join(map(str, shape)), "dtype": dtype, **({"order": order} if order else {})}
+    said = {"shape": ",".join(map(str, options["shape"])), "dtype": options["dtype"]}
+    if "order" in options:
+        said["order"] = options["order"]
+    if "byte_order" in options:
+        said["byte_order"] = options["byte_order"]
+    return said
