@@ -10,6 +10,8 @@ from contract.errors import InvalidCard
 from contract.layout import is_companion
 
 SCHEMA_VERSION: Final = 1
+ALONE_OR_BATCHED: Final = "alone or batched"
+"""How the gate's checks of the isolation contract are named, after the graph's file and before the tensor."""
 
 
 def _own_name(name: str) -> str:

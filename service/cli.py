@@ -1,6 +1,7 @@
 """`understudy serve`: the gateway as a command."""
 
 import errno
+import os
 import signal
 import socket
 import sys
@@ -47,6 +48,7 @@ def serve(
     if show_settings:
         typer.echo("\n".join(settings.lines()))
         return
+    _warn_of_misspelt_variables()
     raise typer.Exit(run(settings))
 
 
@@ -141,6 +143,13 @@ def _settings(**options: Any) -> "Settings":
     except ValidationError as error:
         faults = [f"UNDERSTUDY_{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         raise typer.BadParameter("; ".join(faults)) from None
+
+
+def _warn_of_misspelt_variables() -> None:
+    from service.settings import misspelt
+
+    for line in misspelt(os.environ):
+        _console.print("[yellow]Warning:[/]", escape(line))
 
 
 def _announce(started: "Started") -> None:

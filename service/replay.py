@@ -14,14 +14,9 @@ from service.families.potential import Prediction
 from service.models import Model
 from service.plane import Answer, Options, Plane, refuse_other_digest
 from service.receipts import receipt_of, sha256_of
-from service.tolerance import ENERGY_TOLERANCE, FORCE_TOLERANCE, RELATIVE_TOLERANCE, energies_agree, forces_agree
+from service.tolerance import Tolerance
 
 _BITS_DEPEND_ON: Final = ("engine", "engine_version", "device", "dtype", "software", "platform")
-_TOLERANCE: Final = {
-    "energy_ev_per_atom": ENERGY_TOLERANCE,
-    "forces_ev_angstrom": FORCE_TOLERANCE,
-    "forces_relative": RELATIVE_TOLERANCE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +120,17 @@ def _report(
     answer: Answer, receipt: Receipt, recorded: Sequence[Any] | None, changed: dict[str, tuple[Any, Any]]
 ) -> Report:
     promised: Promise = "bitwise" if receipt.batch_mode == "deterministic" and not changed else "tolerance"
+    tolerance = Tolerance.of(answer.model.card)
     if recorded is None:
         reason = "The receipt came without the results of the first answer: there is nothing to compare with."
-        return Report("not_compared", promised, reason, changed, None, None, _TOLERANCE)
+        return Report("not_compared", promised, reason, changed, None, None, tolerance.said())
     results = _results(recorded, answer.predictions)
     pairs = list(zip(results, answer.predictions, strict=True))
     energy = max(abs(then.energy - now.energy) for then, now in pairs)
     forces = max(float(np.abs(then.forces - now.forces).max()) for then, now in pairs)
-    verdict = _verdict(pairs)
+    verdict = _verdict(pairs, tolerance)
     reason = _reason(verdict, receipt, changed)
-    return Report(verdict, promised, reason, changed, energy, forces, _TOLERANCE)
+    return Report(verdict, promised, reason, changed, energy, forces, tolerance.said())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,11 +153,12 @@ def _results(recorded: Sequence[Any], predictions: Sequence[Prediction]) -> list
     return results
 
 
-def _verdict(pairs: Sequence[tuple[_Recorded, Prediction]]) -> ReplayVerdict:
+def _verdict(pairs: Sequence[tuple[_Recorded, Prediction]], tolerance: Tolerance) -> ReplayVerdict:
     if all(then.energy == now.energy and np.array_equal(then.forces, now.forces) for then, now in pairs):
         return "bitwise"
     agree = all(
-        energies_agree(now.energy, then.energy, now.sample.rows) and forces_agree(now.forces, then.forces)
+        tolerance.energies_agree(then.energy, now.energy, now.sample)
+        and tolerance.forces_agree(then.forces, now.forces)
         for then, now in pairs
     )
     return "within_tolerance" if agree else "different"

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,6 +14,7 @@ MIB = 1024 * 1024
 Device = Literal["auto", "cpu", "cuda"]
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _HANDING_OVER: Final = 2
+_PREFIX: Final = "UNDERSTUDY_"
 
 
 class Limits(BaseModel):
@@ -80,7 +83,7 @@ class Settings(BaseSettings):
     """Settings of the gateway; nested ones are written `UNDERSTUDY_LIMITS__JSON_BYTES=1000000`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="UNDERSTUDY_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         env_parse_none_str="none",
         frozen=True,
@@ -168,7 +171,7 @@ class Settings(BaseSettings):
 
     def lines(self) -> list[str]:
         """The settings in effect, one environment variable a line."""
-        return list(_lines("UNDERSTUDY_", self.model_dump(mode="json")))
+        return list(_lines(_PREFIX, self.model_dump(mode="json")))
 
 
 def _lines(prefix: str, values: dict[str, Any]) -> list[str]:
@@ -179,3 +182,26 @@ def _lines(prefix: str, values: dict[str, Any]) -> list[str]:
         elif value is not None:
             lines.append(f"{prefix}{name.upper()}={value}")
     return lines
+
+
+def misspelt(environment: Iterable[str]) -> list[str]:
+    """A line for each variable that looks like a setting but is none, and so would be ignored in silence.
+
+    Variables of the client, of training and of other programs begin with `UNDERSTUDY_` too: only a near miss is told.
+    """
+    known = set(_names("", Settings))
+    lines = []
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(_PREFIX)
+        if name != variable.upper() and name not in known and (near := get_close_matches(name, known, 1, cutoff=0.75)):
+            lines.append(f"{variable} is no setting and is ignored; did you mean {_PREFIX}{near[0]}?")
+    return lines
+
+
+def _names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _names(f"{prefix}{name.upper()}__", nested)
+        else:
+            yield f"{prefix}{name.upper()}"

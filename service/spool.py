@@ -16,15 +16,23 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import UnderstudyError
 from service.errors import SpoolFull
+
+
+class SpoolUnusable(UnderstudyError):
+    """The folder cannot be made or written to; the gateway does not start with it."""
 
 
 class Spool:
     """Files of one gateway.
 
     Args:
-        folder: where; None: the system's place for temporary files.
+        folder: where, made if it is missing; None: the system's place for temporary files.
         limit_bytes: of all files together.
+
+    Raises:
+        SpoolUnusable: no file can be made in the folder.
 
     Attributes:
         used_bytes: at present.
@@ -35,6 +43,8 @@ class Spool:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
+        if folder is not None:
+            _require_usable(folder)
 
     @contextmanager
     def scratch(self) -> Iterator["Scratch"]:
@@ -71,6 +81,14 @@ class Spool:
     def _give_back(self, size: int) -> None:
         with self._lock:
             self.used_bytes -= size
+
+
+def _require_usable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SpoolUnusable(f"UNDERSTUDY_SPOOL={folder} cannot be used: {error}") from error
 
 
 class Scratch:

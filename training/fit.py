@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from training import processes
 from training.batches import LabelledGraphs
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.errors import NotReady
+from training.errors import NotReady, require_finite
 from training.event_log import event_log
 from training.networks.hipnn import Batch, HipNN
 from training.objectives.losses import Labels, Objective, ObjectiveFunction
@@ -87,6 +87,9 @@ def fit(
 
     Returns:
         The learning curve.
+
+    Raises:
+        Diverged: a loss is not finite; the checkpoint is that of the epoch before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = State.start(network.to(config.device), config, folder / "checkpoint.pt")
@@ -94,8 +97,10 @@ def fit(
         bar = progress.add_task(title, total=config.max_epochs, completed=len(state.history), note=state.note())
         while not state.finished(config):
             state.run_epoch(objective, train, validation, config)
+            last = state.history[-1]
+            require_finite(last.train, last.valid, during=f"{title}, epoch {last.epoch}")
             state.save(folder)
-            log(state.history[-1])
+            log(last)
             progress.update(bar, completed=len(state.history), note=state.note())
     network.load_state_dict(state.best_weights)
     return state.history

@@ -10,7 +10,7 @@ from service.errors import DeadlineExceeded, QueueFull
 from service.families.potential import Prediction
 from service.plane import Exchange, Options, Plane
 from service.tenants import Tenant
-from service.tolerance import energies_agree, forces_agree
+from service.tolerance import Tolerance
 
 _TENANT: Final = Tenant("canary")
 _log: Final = structlog.get_logger("canary")
@@ -56,15 +56,17 @@ class Canary:
             again = await self._plane.predict(model, exchange.structures, options)
         except (QueueFull, DeadlineExceeded):
             return  # a busy gateway says nothing of isolation
+        tolerance = Tolerance.of(model.card)
         for index, (alone, batched) in enumerate(zip(again.predictions, exchange.answer.predictions, strict=True)):
             self.checked += 1
-            if not same(alone, batched):
+            if not same(alone, batched, tolerance):
                 self.violations += 1
                 _log.error("isolation violation", model=model.card.name, digest=model.stored.digest, index=index)
                 for lane in model.lanes.values():  # until it is loaded again: a wrong answer is worse than a slow one
                     lane.stop_sharing()
 
 
-def same(one: Prediction, other: Prediction) -> bool:
+def same(one: Prediction, other: Prediction, tolerance: Tolerance) -> bool:
     """Whether two predictions of one structure agree within the tolerance of the isolation contract."""
-    return energies_agree(one.energy, other.energy, one.sample.rows) and forces_agree(one.forces, other.forces)
+    energies = tolerance.energies_agree(one.energy, other.energy, one.sample)
+    return energies and tolerance.forces_agree(one.forces, other.forces)

@@ -108,6 +108,13 @@ def test_a_file_that_is_no_structure_is_refused_by_name(tmp_path: Path, name: st
     assert caught.value.code == "unreadable_file"
 
 
+def test_a_symbol_that_is_no_element_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "odd.xyz"
+    path.write_text("2\n\nXx 0 0 0\nH 0 0 1\n")
+    with pytest.raises(InvalidStructure, match="no element is called Xx"):
+        read_frames(path)
+
+
 def test_a_file_that_is_missing_is_an_ordinary_file_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_frames(tmp_path / "missing.xyz")

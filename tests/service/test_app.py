@@ -22,7 +22,7 @@ from wires import malonaldehyde, rest_json, results
 
 from service.app import create_app
 from service.cli import _listeners
-from service.settings import Settings, available_cores
+from service.settings import Settings, available_cores, misspelt
 
 M = malonaldehyde()
 
@@ -38,6 +38,16 @@ def test_settings_come_from_the_environment_and_print_themselves(monkeypatch: py
     assert {"UNDERSTUDY_PORT=9000", "UNDERSTUDY_WORKERS=3", "UNDERSTUDY_LIMITS__JSON_BYTES=1000"} <= set(
         settings.lines()
     )
+
+
+def test_a_near_miss_of_a_setting_is_told_and_names_of_others_are_not() -> None:
+    lines = misspelt(["UNDERSTUDY_SPOOOL", "UNDERSTUDY_LIMIT__JSON_BYTES", "understudy_prt", "UNDERSTUDY_PORT", "PATH"])
+    assert [line.split(";")[1] for line in lines] == [
+        " did you mean UNDERSTUDY_LIMITS__JSON_BYTES?",
+        " did you mean UNDERSTUDY_SPOOL?",
+        " did you mean UNDERSTUDY_PORT?",
+    ]
+    assert not misspelt(["UNDERSTUDY_URL", "UNDERSTUDY_KEY", "UNDERSTUDY_DATA", "UNDERSTUDY_LIMITS__JSON_BYTES"])
 
 
 def test_a_gateway_on_loopback_knows_only_its_own_names_and_one_on_a_network_any() -> None:
@@ -218,6 +228,9 @@ def test_the_command_shows_its_settings_and_refuses_wrong_ones() -> None:
     with command("--show-settings", UNDERSTUDY_PORT="9001") as process:
         shown, _ = process.communicate(timeout=60)
     assert "UNDERSTUDY_PORT=9001" in shown
+    with command("--port", "1", "--model-repo", "/nowhere", UNDERSTUDY_SPOOOL="/tmp") as process:
+        _, told = process.communicate(timeout=60)
+    assert "did you mean UNDERSTUDY_SPOOL?" in told
     with command("--show-settings", UNDERSTUDY_PORT="many") as process:
         _, told = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -28,6 +28,7 @@ from service.lanes import Bounds, Lane, Terms, Turns
 from service.models import compute_of
 from service.plane import Answer, Exchange, Options
 from service.settings import Settings
+from service.tolerance import Tolerance
 
 MIXES = 10_000
 MODEL_REPO = Path(__file__).parents[2] / "model_repo"
@@ -137,7 +138,7 @@ def assert_same_in_every_company(company: Company, mixes: int) -> None:
             for mix in (chosen, refilled):
                 outcomes = await company.mix(mix, fault, rng)
                 for one, outcome in zip(mix, outcomes, strict=False):
-                    assert same(company.alone[one], outcome[0]), (fault, mix)
+                    assert same(company.alone[one], outcome[0], Tolerance()), (fault, mix)
                 if fault != "none":
                     assert isinstance(outcomes[-1], FAULTS[fault])
                 assert company.runner.calls == (1 + len(outcomes) if fault in ("NaN", "crash") else 1)
@@ -230,7 +231,9 @@ def test_the_canary_reports_an_answer_that_depends_on_company(
 ) -> None:
     lane = Lane(lambda *_: [], Bounds(1, 1, 1, 0.0), Turns(VirtualWorkers(1)))
     model: Any = SimpleNamespace(
-        card=SimpleNamespace(name="tiny", version="1"), stored=SimpleNamespace(digest="0"), lanes={"model.onnx": lane}
+        card=SimpleNamespace(name="tiny", version="1", checks=[]),
+        stored=SimpleNamespace(digest="0"),
+        lanes={"model.onnx": lane},
     )
     answer = Answer(model, predictions(repository))
     plane: Any = OtherAnswers(answer, shift_ev)

@@ -4,6 +4,7 @@ import copy
 import json
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,10 +13,15 @@ import pytest
 from ase import Atoms
 from ase.io import write
 from test_teachers import gateway_of, school
+from tiny import publish_tiny
 from typer.testing import CliRunner
 from understudy import BadRequest, Client, DigestMismatch
 from understudy.cli import app
 from wires import malonaldehyde
+
+from contract.card import ALONE_OR_BATCHED, Check
+from contract.repository import ModelRepository
+from service.tolerance import Tolerance
 
 __all__ = ["school"]
 M = malonaldehyde()
@@ -51,6 +57,22 @@ def test_another_answer_is_promised_within_the_tolerance(gateway: httpx.Client) 
     assert report["promised"] == "tolerance"
     assert report["verdict"] in ("bitwise", "within_tolerance")
     assert report["tolerance"]["energy_ev_per_atom"] == 1e-6
+
+
+def test_what_answers_may_differ_by_grows_with_what_they_say_and_with_what_the_gate_allowed(tmp_path: Path) -> None:
+    usual = Tolerance()
+    sample = SimpleNamespace(graph=SimpleNamespace(n_atoms=10), reference_ev=-1e5)
+    assert usual.energies_agree(-1e5 - 2.0, -1e5 - 2.0 + 9e-6, sample)
+    assert not usual.energies_agree(-1e5 - 2.0, -1e5 - 2.0 + 2e-5, sample)
+    assert usual.energies_agree(-1e5 - 45.0, -1e5 - 45.0 + 4e-5, sample)
+    force = np.array([[20.0, 0.0, 0.0]], np.float32)
+    assert usual.forces_agree(force + np.float32([0, 1e-4, 0]), force)
+    assert not usual.forces_agree(force + np.float32([0, 1e-3, 0]), force)
+    assert not usual.forces_agree(force / 20 + np.float32([0, 1e-4, 0]), force / 20)
+    allowed = [Check(name=f"model.onnx, {ALONE_OR_BATCHED}: energy", measured=2e-6, bound=4e-6)]
+    publish_tiny(tmp_path, checks=allowed)
+    found = Tolerance.of(ModelRepository(tmp_path).load("tiny").potential_card)
+    assert (found.energy, found.forces) == (4e-6, 1e-5)
 
 
 @pytest.mark.parametrize(

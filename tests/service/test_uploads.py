@@ -17,7 +17,7 @@ from tiny import tiny_repository
 
 from service.errors import UnknownUpload
 from service.settings import Limits, Settings
-from service.spool import Spool
+from service.spool import Spool, SpoolUnusable
 from service.tenants import Tenant
 from service.uploads import Uploads
 
@@ -116,6 +116,14 @@ def test_an_upload_expires_and_is_nobody_elses() -> None:
         assert spool.used_bytes == 0
 
     asyncio.run(scene())
+
+
+def test_a_spool_is_made_where_it_is_missing_and_one_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    Spool(tmp_path / "new" / "spool", 1_000)
+    assert (tmp_path / "new" / "spool").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolUnusable, match=r"UNDERSTUDY_SPOOL=.*file cannot be used"):
+        Spool(tmp_path / "file", 1_000)
 
 
 def test_a_name_that_is_asked_of_a_model_of_flow_only(gateway: httpx.Client) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from contract.flow import flow_inputs
 from contract.repository import ModelRepository
+from training.errors import Diverged
 from training.export.flow import export_flow
 from training.files import read_json
 from training.flow_evaluation import baselines, load_tables, permeability_metrics
@@ -105,6 +106,12 @@ def test_every_family_is_in_every_part_and_no_image_in_two(config: PermeabilityT
     assert [len(parts[part]) for part in ("train", "valid", "test")] == [12, 4, 4]
     assert all({label.facts["family"] for label in labels} == set(FAMILIES) for labels in parts.values())
     assert len(set(images)) == 20
+
+
+def test_a_member_that_leaves_the_finite_numbers_is_stopped(config: PermeabilityTraining, tmp_path: Path) -> None:
+    wild = config.fit.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(Diverged, match=r"member-0, update \d+: the loss is (nan|inf)"):
+        train_permeability(config.model_copy(update={"fit": wild}), tmp_path)
 
 
 def test_without_labels_it_says_what_to_run(config: PermeabilityTraining, tmp_path: Path) -> None:

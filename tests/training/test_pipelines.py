@@ -12,7 +12,7 @@ from ase.io import write
 
 from contract.repository import ModelRepository, sha256_of
 from training.checkpoint import load_run, published_network
-from training.errors import NotReady
+from training.errors import Diverged, NotReady
 from training.evaluation import load_predictions
 from training.export.potential import export_potential
 from training.fit import FitConfig
@@ -135,6 +135,13 @@ def test_a_run_whose_rate_follows_a_cosine_keeps_its_epochs(data: Path, trained:
     shutil.copy(trained / "checkpoint.pt", tmp_path)
     with pytest.raises(OtherRun, match=r"different: fit\.max_epochs"):
         begin_run(committee_config(data, max_epochs=20, schedule="cosine"), tmp_path)
+
+
+def test_a_training_that_leaves_the_finite_numbers_is_stopped_at_once(data: Path, tmp_path: Path) -> None:
+    wild = committee_config(data, max_epochs=50, learning_rate=1e30, termination_patience=50)
+    with pytest.raises(Diverged, match=r"epoch \d+: the loss is (nan|inf).*fit\.learning_rate"):
+        train_committee(wild, tmp_path)
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_epochs_are_logged_for_tensorboard_and_an_interrupted_log_goes_on(data: Path, tmp_path: Path) -> None:

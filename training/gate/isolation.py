@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import Check
+from contract.card import ALONE_OR_BATCHED, Check
 from contract.structures import Structure
 from training.gate.deviation import PARITY, agreement, deviations, differing, worst
 from training.gate.engines import Arrays, Engine
@@ -39,7 +39,7 @@ def alone_or_batched(submission: Submission) -> list[Check]:
         rounding = worst(
             ("", deviations(got, right, one["structure"])) for got, right, one in zip(alone, exact, each, strict=True)
         )
-        checks += agreement(f"{file}, alone or batched", found, _bounds(rounding))
+        checks += agreement(f"{file}, {ALONE_OR_BATCHED}", found, _bounds(rounding))
     return checks
 
 

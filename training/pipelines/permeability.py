@@ -24,6 +24,7 @@ from torch import Tensor
 from contract.flow import FlowInputs, flow_inputs
 from contract.voxels import padded
 from training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from training.errors import require_finite
 from training.files import read_json, write_arrays, write_json
 from training.fit import require_device
 from training.flow_evaluation import FLOOR
@@ -254,6 +255,9 @@ def fit_member(
         how: schedule and seed.
         member: its number, for the seed.
         folder: for its checkpoint and history.csv.
+
+    Raises:
+        Diverged: the loss is not finite; the checkpoint is that of the point before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = _MemberState(network.to(how.device), how, folder)
@@ -265,8 +269,9 @@ def fit_member(
             for _ in range(min(_PER_POINT, how.updates - state.update)):
                 losses.append(state.step(images, scales, member))
                 progress.advance(task)
-            now = time.process_time()
-            state.note(float(np.mean(losses)), now - begun)
+            now, mean = time.process_time(), float(np.mean(losses))
+            require_finite(mean, during=f"{folder.name}, update {state.update}")
+            state.note(mean, now - begun)
             begun = now
     state.average.copy_to(network)
     network.cpu()

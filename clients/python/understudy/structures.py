@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 ASE_HINT: Final = "Reading structure files needs ASE: pip install ase."
+_LONGEST_SYMBOL: Final = 3
 _NEUTRAL: Final = {"charge": (0,), "total_charge": (0,), "spin": (0, 1), "multiplicity": (1,)}
 
 
@@ -124,13 +125,20 @@ def read_frames(path: str | os.PathLike[str]) -> "list[Atoms]":
         frames = read(os.fspath(path), index=":")
     except Exception as error:  # ASE's readers raise anything, from IndexError to their own
         raise InvalidStructure(
-            f"{path} cannot be read as a structure file: {type(error).__name__}: {error}.",
+            f"{path} cannot be read as a structure file: {_reason(error)}.",
             code="unreadable_file",
             hint="Check its format and its ending, such as .xyz, .extxyz or .cif.",
         ) from error
     if not frames:
         raise InvalidStructure(f"{path} holds no structure.", code="unreadable_file")
     return list(frames)
+
+
+def _reason(error: Exception) -> str:
+    symbol = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
+    if symbol.isalpha() and len(symbol) <= _LONGEST_SYMBOL:  # ASE looks symbols up in a table
+        return f"no element is called {symbol}"
+    return f"{type(error).__name__}: {error}"
 
 
 def plain(structure: Structure) -> dict[str, Any]:
