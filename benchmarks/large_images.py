@@ -58,7 +58,7 @@ def image_of(side: int) -> np.ndarray:
 
 
 def _side(side: int, repo: Path) -> dict[str, Any]:
-    limits = Limits(whole_voxels=1, tiled_timeout_s=TIMEOUT_S)
+    limits = Limits(whole_voxels=1, flow_timeout_s=TIMEOUT_S)
     with _gateway(Settings(model_repo=repo, workers=1, limits=limits)) as (client, app):
         measured = _measured(client, app, side)
     if side <= WHOLE_UP_TO:

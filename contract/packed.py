@@ -110,9 +110,7 @@ class PackedImage:
 
 
 def conducting_along(image: PackedImage, axes: Sequence[int]) -> dict[int, PackedImage]:
-    """Pores of face-connected clusters that join both ends of each of these axes.
-
-    """
+    """Pores of face-connected clusters that join both ends of each of these axes."""
     found = {axis: np.zeros_like(image.bits) for axis in axes}
     for x, touched in enumerate(_touched(image)):
         for axis, bits in found.items():

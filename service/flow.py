@@ -5,7 +5,7 @@ import hashlib
 import time
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from contract.conduction import Flag
@@ -132,7 +132,7 @@ async def _whole(
     """Each axis in one engine call."""
     model.family.refuse_too_large(image.size)
 
-    loop, terms = asyncio.get_running_loop(), _terms(options, means.limits.timeout_s, work)
+    loop, terms = asyncio.get_running_loop(), _terms(options, means.limits.flow_timeout_s, work)
     deadline = loop.time() + terms.timeout_s
 
     def encode(stop: Flag) -> list[FlowSample]:
@@ -143,7 +143,7 @@ async def _whole(
         samples = await loop.run_in_executor(means.encoders, encode, stop)
     work.encoded = (work.encoded[0], time.monotonic())
     flowing = [sample for sample in samples if sample.inputs.pores.percolates]
-    terms = replace(terms, timeout_s=max(1e-3, deadline - loop.time()))
+    terms = terms.after(terms.timeout_s - (deadline - loop.time()))
     answered = iter(await model.lane.submit(flowing, terms) if flowing else [])
     return [
         next(answered)
@@ -157,7 +157,7 @@ async def _in_tiles(
     model: FieldModel, image: PackedImage, axes: Sequence[int], options: FlowOptions, means: Means, work: Work
 ) -> list[FlowPrediction]:
     """Each axis in parts (service/tiles.py)."""
-    terms = _terms(options, means.limits.tiled_timeout_s, work)
+    terms = _terms(options, means.limits.flow_timeout_s, work)
     with means.spool.scratch() as scratch:
         return await TiledQuestion(
             model=model,

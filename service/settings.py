@@ -49,7 +49,7 @@ class Limits(BaseModel):
     upload_bytes: int = Field(2048 * MIB, gt=0, description="uploads of one tenant together")
     uploads: int = Field(16, gt=0, description="uploads of one tenant at once")
     upload_idle_s: float = Field(3600.0, gt=0, description="an upload that nobody asks for is deleted after this")
-    tiled_timeout_s: float = Field(3600.0, gt=0, description="an image that is run in tiles takes no longer than this")
+    flow_timeout_s: float = Field(3600.0, gt=0, description="an answer about a rock image takes no longer than this")
 
 
 class Demands(BaseModel):

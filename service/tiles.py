@@ -99,9 +99,7 @@ class TiledQuestion:
         await self._run(flow, steps, deadline)
         velocity = None if flow.velocity is None else _as_image(flow.velocity, geometry)
         flux = flow.flux[: geometry.shape[axis]]
-        return family.predicted(
-            geometry, flow.member_flow, flux, flow.fastest_outside, velocity, tiles=len(flow.tiles)
-        )
+        return family.predicted(geometry, flow.member_flow, flux, flow.fastest_outside, velocity, tiles=len(flow.tiles))
 
     async def _run(self, flow: TiledFlow, steps: Steps, deadline: float) -> None:
         """Both graphs, through their lanes."""
@@ -130,9 +128,11 @@ class TiledQuestion:
             steps.step()
 
     async def _call(self, file: str, tensors: dict[str, NDArray[Any]], deadline: float) -> dict[str, NDArray[Any]]:
-        left_s = max(1e-3, deadline - asyncio.get_running_loop().time())
+        terms = replace(self.terms, work=None).after(
+            self.terms.timeout_s - deadline + asyncio.get_running_loop().time()
+        )
         sample = TensorSample(tensors, tensors["distance"].size)
-        (outputs,) = await self.model.lanes[file].submit([sample], replace(self.terms, timeout_s=left_s, work=None))
+        (outputs,) = await self.model.lanes[file].submit([sample], terms)
         return dict(outputs)
 
     def _prepare(self, axis: int, conducting: PackedImage, block: Block, distance: NDArray[np.float32]) -> float:

@@ -257,7 +257,7 @@ def _agreed(log_std: float | None, domain: FlowDomain) -> tuple[str, str]:
     if log_std is None or log_std <= domain.log_std_in:
         return "in", ""
     verdict = "edge" if log_std <= domain.log_std_out else "out"
-    return verdict, f"the members disagree: std of log k {log_std:.2g}, usual up to {domain.log_std_in:.2g}."
+    return verdict, f"the members disagree: std of log k {log_std:.3g}, usual up to {domain.log_std_in:.3g}."
 
 
 def in_units(voxel2: float, voxel_size_um: float) -> dict[str, float]:

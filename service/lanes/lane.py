@@ -344,7 +344,7 @@ class Lane:
     def _expire(self, ticket: Ticket) -> None:
         if not ticket.future.done():
             self.counts.expired += 1
-            ticket.future.set_exception(refusals.late(ticket.terms.timeout_s, self._wait_s()))
+            ticket.future.set_exception(refusals.late(ticket.terms.spent_s + ticket.terms.timeout_s, self._wait_s()))
 
     def _forget(self, ticket: Ticket) -> None:
         """Take what still waits of a request out of the queue, and stop what runs for nobody else."""

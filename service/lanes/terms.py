@@ -1,8 +1,8 @@
 """What a lane is asked, on which terms, and within which bounds."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from service.engines import Stop
 from service.meters import Work
@@ -55,6 +55,7 @@ class Terms:
 
     Attributes:
         timeout_s: seconds after which nobody waits any more.
+        spent_s: of the time that the request was given, what was over before it came here; for messages.
         caller: who asks, such as the address of a connection; None if that is not known.
         alone: each sample is run in a batch of its own, so that its answer is bitwise the same in every company.
         tenant: who shares the gateway with others.
@@ -68,6 +69,11 @@ class Terms:
     tenant: Tenant = NOBODY
     priority: Priority = "interactive"
     work: Work | None = None
+    spent_s: float = 0.0
+
+    def after(self, spent_s: float) -> Self:
+        """The same when some of the time is over; a little is left at least."""
+        return replace(self, timeout_s=max(1e-3, self.timeout_s - spent_s), spent_s=self.spent_s + spent_s)
 
 
 def cost_of(samples: Sequence[Sample]) -> int:

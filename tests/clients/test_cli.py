@@ -14,6 +14,7 @@ from ase.io import read, write
 from typer.testing import CliRunner
 from understudy.cli import app
 from understudy.flows import MAX_STRUCTURES_A_CALL
+from understudy.tables import plain
 
 WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -144,3 +145,11 @@ def test_errors_are_one_message_with_a_remedy_and_no_traceback(lj_url: str, tmp_
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     assert "does not exist" in run("predict", tmp_path / "missing.xyz", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "said"),
+    [(313.06, 4, "313.1"), (5284.2, 3, "5280"), (148432.0, 4, "148400"), (2.5e8, 3, "2.5e+08"), (3e-7, 3, "3e-07")],
+)
+def test_permeabilities_are_plain_numbers_where_people_write_them_so(value: float, digits: int, said: str) -> None:
+    assert plain(value, digits) == said

@@ -132,6 +132,17 @@ def test_the_queue_is_bounded_in_cost_too() -> None:
     virtual(scene)
 
 
+def test_who_is_late_is_told_of_all_the_time_that_it_had() -> None:
+    async def scene() -> None:
+        late = stage()
+        running = late.ask(sample(1.0))
+        with pytest.raises(DeadlineExceeded, match=r"not there after 60 s"):
+            await late.lane.submit([sample(2.0)], Terms(60.0).after(50.0).after(9.99))
+        await running
+
+    virtual(scene)
+
+
 def test_work_whose_time_is_over_never_starts() -> None:
     async def scene() -> None:
         late = stage()

@@ -14,6 +14,7 @@ from rich.table import Table
 from understudy.client import Client
 from understudy.errors import InvalidImage
 from understudy.rocks import Permeability, RockOptions, labels_of, rock_body
+from understudy.tables import plain
 
 SIMULATORS: Final = "understudy.simulators"
 """Group of entry points that bring a simulation: here the one that is called "permeability"."""
@@ -56,9 +57,9 @@ def verification_table(checked: dict[str, Any]) -> Table:
         steady = "" if checked["steady"][axis] else " (not steady)"
         table.add_row(
             axis,
-            f"{k:.4g}",
-            "" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}",
-            f"{simulated:.4g}{steady}",
+            plain(k, 4),
+            "" if interval is None else f"{plain(interval[0], 3)} to {plain(interval[1], 3)}",
+            f"{plain(simulated, 4)}{steady}",
             f"{k / simulated:.2f}" if simulated else "",
         )
     return table
@@ -88,8 +89,8 @@ def scatter_table(scatter: dict[str, Any], whole: Permeability) -> Table:
         table.add_column(head, justify="right")
     for axis, values in scatter["k_mD"].items():
         known = [k for k in values if k is not None]
-        middle = [f"{f(known):.4g}" for f in (min, np.median, max)] if known else [""] * 3
-        table.add_row(axis, f"{whole.k_mD[axis]:.4g}", *middle, f"{sum(k > 0 for k in known)} of {len(values)}")
+        middle = [plain(f(known), 4) for f in (min, np.median, max)] if known else [""] * 3
+        table.add_row(axis, plain(whole.k_mD[axis], 4), *middle, f"{sum(k > 0 for k in known)} of {len(values)}")
     return table
 
 

@@ -20,6 +20,7 @@ from understudy.errors import InvalidImage
 from understudy.operator import AT_A_TERMINAL, AsJson, Url, console
 from understudy.rock_checks import pores_as_asked, scatter_table, scattered, verification_table, verified
 from understudy.rocks import MODEL, Permeability, RockOptions
+from understudy.tables import plain
 from understudy.wire import OnOutOfDomain
 
 _KINDS: Final = {
@@ -171,8 +172,8 @@ def _answer_table(answer: Permeability) -> Table:
         interval, throat = answer.interval_95["k_mD"][axis], answer.throat_voxels[axis]
         table.add_row(
             axis,
-            f"{k:.4g}",
-            "" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}",
+            plain(k, 4),
+            "" if interval is None else f"{plain(interval[0], 3)} to {plain(interval[1], 3)}",
             f"{answer.k_m2[axis]:.3e}",
             f"{answer.k_voxel2[axis]:.4g}",
             f"{answer.connected_porosity[axis]:.4f}",

@@ -25,8 +25,15 @@ from understudy.wire import (
 
 MAX_ROWS: Final = 30
 MAX_ATOMS_WITH_FORCES: Final = 30
+PLAIN_UP_TO: Final = 1e7
 _STYLES: Final = {"in": "green", "edge": "yellow", "out": "bold red"}
 _SHORT: Final[dict[str, str]] = {"angstrom": "Å", "eV/angstrom": "eV/Å", "eV/angstrom^3": "eV/Å³"}
+
+
+def plain(value: float, digits: int) -> str:
+    """A number to so many digits; large ones below ten million as whole numbers and not as a power of ten."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text and 1.0 <= abs(value) < PLAIN_UP_TO else text
 
 
 def models_table(models: Sequence[ModelSummary]) -> Table:
