@@ -117,16 +117,22 @@ def sample(
         typer.Option(exists=True, help="Published ANI networks, where they label: folder or .tar.gz (NeuroChem)."),
     ] = None,
     runs: RunsOption = Path("runs"),
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, or workers.")] = os.cpu_count() or 1,
+    pool: Annotated[
+        str,
+        typer.Option(help="Where porous media are solved: processes, threads, or a Python file that configures Parsl."),
+    ] = "processes",
 ) -> None:
     """Make structures, porous media or beads of a liquid with labels, ready to train on; goes on where it can."""
     import torch
 
+    from training.active.pools import pool as workers_of
     from training.sampling.registry import read_sampling, run_sampling
 
     torch.set_num_threads(threads)
     settings = read_sampling(config)
-    written = run_sampling(settings, runs / settings.name, labeller, threads)
+    with workers_of(pool, threads) as workers:
+        written = run_sampling(settings, runs / settings.name, labeller, workers)
     _say(f"sampled {settings.name}: {written}")
 
 

@@ -112,6 +112,20 @@ def test_the_rock_of_the_examples_is_made_again_and_has_a_permeability(
     assert answer["domain"]["verdict"] == "in"
 
 
+@pytest.mark.physics
+def test_a_real_rock_has_the_permeability_of_its_simulation_within_the_recorded_error(
+    project: Path, gateway: str
+) -> None:
+    record = json.loads((project / "benchmarks" / "records" / "permeability.json").read_text())
+    simulated = {b["axis"]: b["simulated"] for b in record["values"]["berea"] if b["crop"] == "low corner"}
+    rock = ["examples/berea.npz", "--voxel-um", "1", "--json", "--url", gateway]
+    answer = json.loads(run(project, gateway, "-m", "understudy", "permeability", *rock))
+    assert answer["domain"]["in_domain"]
+    for axis, k in simulated.items():
+        assert answer["k_voxel2"][axis] == pytest.approx(k, rel=0.25)
+
+
+
 def test_no_example_is_left_out(project: Path) -> None:
     tests = Path(__file__).read_text()
     assert [path.name for path in (project / "examples").glob("*.py") if f"examples/{path.name}" not in tests] == []

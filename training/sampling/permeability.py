@@ -2,16 +2,15 @@
 
     for family, number:  image of a random porosity -> flow along z, a core in a sleeve -> <family>-<number>.npz
 
-An image is made from its family and number alone, so that a campaign goes on where it was, on any number of processes;
+An image is made from its family and number alone, so that a campaign goes on where it was, on any number of workers;
 one that does not conduct is made again with the next seed, and one whose flow did not become steady is kept as such.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -68,13 +67,13 @@ class Label:
         return float(self.facts["permeability_voxel2"])
 
 
-def sample_permeability(config: PermeabilityConfig, folder: Path, workers: int = 1) -> Path:
-    """Make and label the images that are not there yet.
+def sample_permeability(config: PermeabilityConfig, folder: Path, workers: Executor | None = None) -> Path:
+    """Make and label the images that are not there yet, or follow from other settings.
 
     Args:
         config: what to make.
-        folder: where one .npz an image and sampling.json are written.
-        workers: processes.
+        folder: where one .npz an image and sampling.json are written, by the workers too.
+        workers: of training/active/pools.py; None: here, one after another.
 
     Returns:
         The path of sampling.json.
@@ -83,7 +82,7 @@ def sample_permeability(config: PermeabilityConfig, folder: Path, workers: int =
         NothingKept: no flow became steady, or a family never conducts at these porosities.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [place for place in _places(config) if not _path(folder, *place).exists()]
+    missing = [place for place in _places(config) if not _is_made(config, folder, *place)]
     with Progress(transient=True) as progress:
         task = progress.add_task("solving flows", total=len(missing))
         for _ in _each(config, folder, missing, workers):
@@ -152,19 +151,34 @@ def _path(folder: Path, family: Family, number: int) -> Path:
 
 
 def _each(
-    config: PermeabilityConfig, folder: Path, places: Iterable[tuple[Family, int]], workers: int
+    config: PermeabilityConfig, folder: Path, places: Iterable[tuple[Family, int]], workers: Executor | None
 ) -> Iterator[Path]:
-    if workers == 1:
+    if workers is None:
         yield from (_make(config, folder, *place) for place in places)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_make, config, folder, *place) for place in places]):
-            yield done.result()
+    for done in as_completed([workers.submit(_make, config, folder.resolve(), *place) for place in places]):
+        yield done.result()
+
+
+def _is_made(config: PermeabilityConfig, folder: Path, family: Family, number: int) -> bool:
+    path = _path(folder, family, number)
+    if not path.exists():
+        return False
+    with np.load(path, allow_pickle=False) as arrays:
+        facts: dict[str, Any] = json.loads(str(arrays["facts"]))
+    return _of(config, number) == facts.get("of") or config_sha256(config) == facts.get("config_sha256")
+
+
+def _of(config: PermeabilityConfig, number: int) -> dict[str, Any]:
+    """What an image and its label follow from, beside family and number; how many others there are is not among it."""
+    settings = config.model_dump(mode="json", include={"porosity", "solver", "seed"})
+    return {**settings, "length": config.lengths[number % len(config.lengths)], "solver_version": SOLVER_VERSION}
 
 
 def _make(config: PermeabilityConfig, folder: Path, family: Family, number: int) -> Path:
     image, seed = _conducting(config, family, number)
-    facts = {"family": family, "number": number, "seed": list(seed), "config_sha256": config_sha256(config)}
+    facts: dict[str, Any] = {"family": family, "number": number, "seed": list(seed), "of": _of(config, number)}
+    facts |= {"config_sha256": config_sha256(config)}
     path = _path(folder, family, number)
     write_label(path, label_of(image, config.solver, **facts))
     return path

@@ -1,5 +1,6 @@
 """Which campaign a sampling configuration belongs to: its key `sampling` names it; molecules without one."""
 
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Annotated
 
@@ -24,20 +25,20 @@ def read_sampling(path: Path) -> SamplingConfig:
     return _ADAPTER.validate_python({"sampling": "organic"} | (yaml.safe_load(path.read_text()) or {}))
 
 
-def run_sampling(config: SamplingConfig, folder: Path, labeller: Path | None, threads: int) -> Path:
+def run_sampling(config: SamplingConfig, folder: Path, labeller: Path | None, workers: Executor | None) -> Path:
     """Run the campaign that the configuration names; what it wrote last.
 
     Args:
         config: of any kind.
         folder: for its labels and its record.
         labeller: published networks, for the kinds that label with such.
-        threads: CPU threads, or processes of one thread.
+        workers: for the kinds whose labels are made one by one; None: here, one after another.
 
     Raises:
         LabellerNeeded: the kind labels with published networks and none were named.
     """
     if isinstance(config, PermeabilityConfig):
-        return sample_permeability(config, folder, threads)
+        return sample_permeability(config, folder, workers)
     if isinstance(config, LiquidConfig):
         return sample_liquid(config, folder)
     if labeller is None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contract.voxels import pores_of
+from training.active.pools import pool
 from training.sampling.errors import NothingKept
 from training.sampling.permeability import PermeabilityConfig, read_label, sample_permeability
 from training.sampling.porous_media import MEDIA, Family
@@ -54,6 +55,34 @@ def test_a_campaign_goes_on_where_it_was_and_ends_in_the_same_files(tmp_path: Pa
         read_label(tmp_path / "whole" / "blobs-001.npz").permeability
     )
     assert record["images"] == whole["images"] == 4
+
+
+def test_what_follows_from_other_settings_is_made_again_and_more_images_are_added(tmp_path: Path) -> None:
+    one = SMALL.model_copy(update={"images": {"blobs": 1}})
+    sample_permeability(one, tmp_path)
+    first = (tmp_path / "blobs-000.npz").stat().st_mtime_ns
+    sample_permeability(one.model_copy(update={"images": {"blobs": 2}}), tmp_path)
+    assert (tmp_path / "blobs-000.npz").stat().st_mtime_ns == first
+    sample_permeability(one.model_copy(update={"porosity": (0.5, 0.6)}), tmp_path)
+    assert read_label(tmp_path / "blobs-000.npz").facts["porosity"] > 0.45
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("where", ["processes", "here.py"])
+def test_a_campaign_on_processes_or_parsl_makes_the_same_labels(tmp_path: Path, where: str) -> None:
+    if where == "here.py":
+        pytest.importorskip("parsl", reason="the extra `parsl` is not installed")
+        here = f"executors=[ThreadPoolExecutor(max_threads=2)], run_dir={str(tmp_path)!r}, initialize_logging=False"
+        imports = "from parsl import Config\nfrom parsl.executors import ThreadPoolExecutor\n"
+        (tmp_path / where).write_text(f"{imports}config = Config({here})\n")
+        where = str(tmp_path / where)
+    with pool(where, 2) as workers:
+        sample_permeability(SMALL, tmp_path / "together", workers)
+    sample_permeability(SMALL, tmp_path / "alone")
+    for path in sorted((tmp_path / "alone").glob("*.npz")):
+        one, other = read_label(path), read_label(tmp_path / "together" / path.name)
+        assert (one.velocity == other.velocity).all()
+        assert one.facts == other.facts
 
 
 def test_a_label_that_was_cut_short_is_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
