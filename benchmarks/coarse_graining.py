@@ -5,7 +5,7 @@ one cutoff and, but for one of them, one prior:
 
     tensor     HIP-NN-TS, l = 2
     scalar     HIP-NN, l = 0: many beads at once, but no directions
-    no-prior   HIP-NN-TS, l = 2, without the repulsion; a control, of the first seed alone
+    no-prior   HIP-NN-TS, l = 2, without the repulsion
     pair       one pair force by least squares
 
     D[a, b] = E_RDF of the arm trained at a and simulated at b, against the mapped atoms at b; likewise E_ADF and R2
@@ -104,7 +104,7 @@ def results_of(arm: str, setting: Setting) -> list[Result]:
     """One result for each seed and training state a, at every state b; those that are on disk are not made again."""
     return [
         kept(setting.folder / f"{arm}-{seed}-{a}.json", partial(_trained, arm, seed, a, setting))
-        for seed in (SEEDS[:1] if arm == NO_PRIOR else SEEDS)
+        for seed in SEEDS
         for a in range(len(setting.liquid.states))
     ]
 
