@@ -21,6 +21,7 @@ from training.pipelines.metal import Metal
 from training.pipelines.registry import read_config, read_learning_config, train_run
 from training.sampling.organic import OrganicConfig, sample_organic
 from training.sampling.registry import read_sampling
+from training.simulators.references import AniSpec
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "training" / "configs"
@@ -63,7 +64,7 @@ def test_the_full_frames_of_organic_molecules_can_be_made(ensemble: Path, tmp_pa
     assert full.followed is not None
     followed = full.followed.model_copy(update={"model": ROOT / full.followed.model, "length_fs": 3.0})
     few = {"molecules": 4, "grown": 2, "groups": 3, "dimers": 2, "most_spread_ev": 1e9, "highest_force_ev": 1e9}
-    frames = sample_organic(full.model_copy(update={**few, "followed": followed}), ensemble, tmp_path)
+    frames = sample_organic(full.model_copy(update={**few, "followed": followed}), AniSpec(path=ensemble), tmp_path)
     kinds = set(re.findall(r"kind=(\w+)", frames.read_text()))
     assert kinds >= {"conformer", "dynamics", "dimer", "rattled", "followed"}
 

@@ -8,7 +8,7 @@ class NothingKept(UnderstudyError):
 
 
 class LabellerNeeded(UnderstudyError):
-    """A campaign that labels with published networks was started without them."""
+    """A campaign was started without anything that labels, or with two such."""
 
 
 class NoCommittee(UnderstudyError):

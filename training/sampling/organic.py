@@ -1,10 +1,10 @@
-"""Frames of organic molecules for a student: shapes of many molecules, labelled by a reference committee.
+"""Frames of organic molecules for a student: shapes of many molecules, labelled by a reference calculator.
 
     for molecule:  conformers (RDKit), turned torsions, protons on their way along hydrogen bonds, rattled ones,
                    MMFF dynamics at random temperatures
     for pairs of small molecules:  dimers at random contacts
     from all of these:  dynamics of an earlier student, up to where its committee is unsure
-    label all; leave out what the labelling committee disagrees on too much, or what is far too high
+    label all; leave out what a labelling committee disagrees on too much, or what is far too high
 
 Molecules are dealt into groups and dimers are made within a group, so that a split by group never shows a molecule of
 the test part to the training part.
@@ -31,6 +31,7 @@ from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
 from training.sampling.followed import Followed, follow, published
 from training.sampling.molecules import (
+    MOST_ATOMS,
     Molecule,
     bridged,
     conformers,
@@ -41,7 +42,8 @@ from training.sampling.molecules import (
     trajectory,
 )
 from training.simulators.ani import AniReference
-from training.simulators.labels import Labels
+from training.simulators.labels import Labels, Reference
+from training.simulators.references import AniSpec, ReferenceSpec
 
 
 class OrganicConfig(BaseModel):
@@ -51,7 +53,9 @@ class OrganicConfig(BaseModel):
 
     sampling: Literal["organic"] = "organic"
     name: str
+    reference: ReferenceSpec | None = Field(None, description="what labels; null where --labeller names networks")
     molecules: int | None = Field(None, ge=1, description="how many of the list; null for all")
+    most_atoms: int = Field(MOST_ATOMS, ge=1, description="of a molecule of the list")
     grown: int = Field(0, ge=0, description="further molecules, grown on those by a substituent")
     groups: int = Field(40, ge=3)
     conformers: int = Field(3, ge=1)
@@ -67,13 +71,14 @@ class OrganicConfig(BaseModel):
     most_spread_ev: float = Field(
         1.0 * KCAL_MOL_EV,
         gt=0,
-        description="committee std over the root of the number of atoms, above it a frame is out",
+        description="std of a labelling committee over the root of the number of atoms, above it a frame is out",
     )
     highest_force_ev: float = Field(20.0, gt=0, description="eV/angstrom; a frame with a larger component is out")
     seed: int = 0
 
 
 Kind: TypeAlias = Literal["conformer", "torsion", "bridge", "rattled", "dynamics", "dimer", "followed"]
+LISTED: Final = frozenset((1, 6, 7, 8))  # elements of the list of molecules
 SMALL_ATOMS: Final = 8
 RATTLED_ANGSTROM: Final = (0.02, 0.12)
 
@@ -89,31 +94,40 @@ class Shape:
     kind: Kind
 
 
-def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
+def sample_organic(config: OrganicConfig, labeller: ReferenceSpec, folder: Path) -> Path:
     """Make, label and write frames.
 
     Args:
         config: what to sample.
-        labeller: an ANI ensemble in NeuroChem's format.
+        labeller: of molecules of H, C, N and O; a published ANI ensemble may know fewer elements.
         folder: where frames.extxyz and sampling.json are written.
 
     Returns:
         The path of frames.extxyz: energy (eV), forces (eV/angstrom), group, molecule and kind of each frame.
+
+    Raises:
+        MissingPackage: the labeller is not installed.
+        NothingKept: there is no such molecule, or every frame was left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    reference = AniReference(labeller)
+    reference = labeller.open()
+    elements = reference.elements if isinstance(reference, AniReference) else LISTED
     with Progress(transient=True) as progress:
-        shapes = list(_shapes(config, reference.elements, progress))
+        shapes = list(_shapes(config, elements, progress))
         if config.followed is not None:
             shapes += _followed(shapes, config, config.followed, progress)
+        if not shapes:
+            raise NothingKept(
+                f"no molecule of the list has at most {config.most_atoms} atoms of the labeller's elements"
+            )
         task = progress.add_task("labelling frames", total=len(shapes))
         structures = [checked_structure(s.numbers, s.positions) for s in shapes]
         labels = reference.label(structures, lambda n: progress.advance(task, n))
     kept = _kept(shapes, labels, config)
     if not kept.any():
         raise NothingKept(
-            f"all {len(shapes)} frames were left out: the committee's std is above most_spread_ev = "
-            f"{config.most_spread_ev:g} a root of the atoms, or a force above highest_force_ev = "
+            f"all {len(shapes)} frames were left out: the labeller failed, its committee's std is above "
+            f"most_spread_ev = {config.most_spread_ev:g} a root of the atoms, or a force above highest_force_ev = "
             f"{config.highest_force_ev:g}. Do the labeller's elements and units fit these molecules?"
         )
     path = folder / "frames.extxyz"
@@ -125,7 +139,11 @@ def sample_organic(config: OrganicConfig, labeller: Path, folder: Path) -> Path:
 
 def _shapes(config: OrganicConfig, elements: frozenset[int], progress: Progress) -> Iterator[Shape]:
     rng = np.random.default_rng(config.seed)
-    every = [molecule for molecule in molecules() if elements.issuperset(molecule.numbers.tolist())]
+    every = [
+        molecule
+        for molecule in molecules()
+        if len(molecule.numbers) <= config.most_atoms and elements.issuperset(molecule.numbers.tolist())
+    ]
     chosen = [every[i] for i in rng.permutation(len(every))[: config.molecules]]
     chosen += grown(chosen, config.grown, rng)
     task = progress.add_task("shaping molecules", total=len(chosen))
@@ -218,8 +236,8 @@ def _frames(shapes: list[Shape], labels: Labels, kept: NDArray[np.bool_]) -> Ite
 
 def _record(
     config: OrganicConfig,
-    reference: AniReference,
-    labeller: Path,
+    reference: Reference,
+    labeller: ReferenceSpec,
     shapes: list[Shape],
     kept: NDArray[np.bool_],
     path: Path,
@@ -229,7 +247,10 @@ def _record(
         "config": config.model_dump(mode="json"),
         "config_sha256": config_sha256(config),
         "level_of_theory": reference.method,
-        "labeller_sha256": sha256_of(labeller) if labeller.is_file() else None,
+        "labeller": labeller.model_dump(mode="json"),
+        "labeller_sha256": sha256_of(labeller.path)
+        if isinstance(labeller, AniSpec) and labeller.path.is_file()
+        else None,
         "followed_digest": None if config.followed is None else published(config.followed.model).digest,
         "frames": int(kept.sum()),
         "left_out": int((~kept).sum()),

@@ -11,6 +11,7 @@ from training.sampling.errors import LabellerNeeded
 from training.sampling.liquid import LiquidConfig, sample_liquid
 from training.sampling.organic import OrganicConfig, sample_organic
 from training.sampling.permeability import PermeabilityConfig, sample_permeability
+from training.simulators.references import AniSpec, ReferenceSpec
 
 SamplingConfig = OrganicConfig | PermeabilityConfig | LiquidConfig
 _ADAPTER: TypeAdapter[SamplingConfig] = TypeAdapter(Annotated[SamplingConfig, Field(discriminator="sampling")])
@@ -31,16 +32,29 @@ def run_sampling(config: SamplingConfig, folder: Path, labeller: Path | None, wo
     Args:
         config: of any kind.
         folder: for its labels and its record.
-        labeller: published networks, for the kinds that label with such.
+        labeller: published ANI networks, for the kinds that label with such.
         workers: for the kinds whose labels are made one by one; None: here, one after another.
 
     Raises:
-        LabellerNeeded: the kind labels with published networks and none were named.
+        LabellerNeeded: the kind needs a labeller, and none is named or two are.
     """
     if isinstance(config, PermeabilityConfig):
         return sample_permeability(config, folder, workers)
     if isinstance(config, LiquidConfig):
         return sample_liquid(config, folder)
-    if labeller is None:
-        raise LabellerNeeded(f"{config.name}: sampling {config.sampling} needs --labeller, published ANI networks")
-    return sample_organic(config, labeller, folder)
+    return sample_organic(config, _labeller(config, labeller), folder)
+
+
+def _labeller(config: OrganicConfig, networks: Path | None) -> ReferenceSpec:
+    """The calculator that either the configuration or the command line names."""
+    if config.reference is not None and networks is None:
+        return config.reference
+    if config.reference is None and networks is not None:
+        return AniSpec(path=networks)
+    what = (
+        "nothing that labels is named" if networks is None else f"both `reference` and --labeller {networks} are named"
+    )
+    raise LabellerNeeded(
+        f"{config.name}: {what}. Give either `reference: {{kind: gfn2}}` (or another kind) in the configuration or "
+        "--labeller with published ANI networks."
+    )

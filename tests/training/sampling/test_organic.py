@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from ase import Atoms
 from ase.io import read
+from click.testing import Result
 from typer.testing import CliRunner
 
 from contract.repository import ModelRepository
 from contract.structures import checked_structure
+from training.cli import sample
 from training.data.extxyz import ExtxyzKeys, read_extxyz
 from training.data.provenance import Provenance
 from training.data.splits import split_by_group
@@ -18,6 +21,7 @@ from training.sampling.errors import NoCommittee, NothingKept
 from training.sampling.followed import Followed
 from training.sampling.organic import OrganicConfig, sample_organic
 from training.simulators.ani import AniReference
+from training.simulators.references import AniSpec, Gfn2Spec
 
 pytest.importorskip("rdkit", reason="the extra `sampling` is not installed")
 
@@ -30,7 +34,7 @@ DECLARED = Provenance(name="tiny", origin="test", licence="MIT", level_of_theory
 
 @pytest.fixture
 def frames(ensemble: Path, tmp_path: Path) -> Path:
-    return sample_organic(CONFIG, ensemble, tmp_path / "run")
+    return sample_organic(CONFIG, AniSpec(path=ensemble), tmp_path / "run")
 
 
 def test_frames_hold_the_reference_labels(frames: Path, ensemble: Path) -> None:
@@ -54,7 +58,7 @@ def test_the_training_pipelines_read_them_and_no_molecule_is_split(frames: Path)
 
 
 def test_the_same_seed_gives_the_same_frames(frames: Path, ensemble: Path, tmp_path: Path) -> None:
-    again = sample_organic(CONFIG, ensemble, tmp_path / "again")
+    again = sample_organic(CONFIG, AniSpec(path=ensemble), tmp_path / "again")
     first, second = (read(path, index=-1) for path in (frames, again))
     assert np.array_equal(first.positions, second.positions)
 
@@ -62,7 +66,7 @@ def test_the_same_seed_gives_the_same_frames(frames: Path, ensemble: Path, tmp_p
 def test_frames_on_which_the_committee_disagrees_are_left_out(frames: Path, ensemble: Path, tmp_path: Path) -> None:
     labels = AniReference(ensemble).label([checked_structure(a.numbers, a.positions) for a in read(frames, index=":")])
     middle = float(np.median(labels.energy_std / np.sqrt([len(a) for a in read(frames, index=":")])))
-    sample_organic(CONFIG.model_copy(update={"most_spread_ev": middle}), ensemble, tmp_path / "strict")
+    sample_organic(CONFIG.model_copy(update={"most_spread_ev": middle}), AniSpec(path=ensemble), tmp_path / "strict")
     record = json.loads((tmp_path / "strict" / "sampling.json").read_text())
     assert abs(record["left_out"] - record["frames"]) <= 1
 
@@ -72,7 +76,7 @@ def test_an_earlier_student_s_dynamics_is_followed_until_it_is_unsure(ensemble: 
     few = CONFIG.model_copy(update={"molecules": 4, "dimers": 0})
     for name, most in (("sure", 1e9), ("unsure", 1e-9)):
         how = Followed(model=shipped, length_fs=4.0, energy_std_ev=most, forces_std_ev_angstrom=1e9)
-        sample_organic(few.model_copy(update={"followed": how}), ensemble, tmp_path / name)
+        sample_organic(few.model_copy(update={"followed": how}), AniSpec(path=ensemble), tmp_path / name)
     sure, unsure = (
         {a.info["molecule"]: a for a in read(tmp_path / name / "frames.extxyz", ":") if a.info["kind"] == "followed"}
         for name in ("sure", "unsure")
@@ -92,23 +96,59 @@ def test_an_earlier_student_s_dynamics_is_followed_until_it_is_unsure(ensemble: 
 def test_only_a_committee_can_be_followed(ensemble: Path, tmp_path: Path) -> None:
     lone = Path(__file__).parents[3] / "model_repo" / "aluminium-student"
     with pytest.raises(NoCommittee, match="aluminium-student"):
-        sample_organic(CONFIG.model_copy(update={"followed": Followed(model=lone)}), ensemble, tmp_path / "none")
+        sample_organic(
+            CONFIG.model_copy(update={"followed": Followed(model=lone)}), AniSpec(path=ensemble), tmp_path / "none"
+        )
 
 
 def test_limits_that_nothing_meets_are_an_error(ensemble: Path, tmp_path: Path) -> None:
     with pytest.raises(NothingKept, match="most_spread_ev"):
-        sample_organic(CONFIG.model_copy(update={"most_spread_ev": 1e-12}), ensemble, tmp_path / "none")
+        sample_organic(CONFIG.model_copy(update={"most_spread_ev": 1e-12}), AniSpec(path=ensemble), tmp_path / "none")
 
 
-def test_the_command_says_what_is_wrong_with_the_labeller(tmp_path: Path) -> None:
-    import typer
+def test_no_molecule_of_that_size_is_an_error(ensemble: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingKept, match="at most 1 atoms"):
+        sample_organic(CONFIG.model_copy(update={"most_atoms": 1}), AniSpec(path=ensemble), tmp_path / "none")
 
-    from training.cli import sample
 
+def test_the_command_labels_small_molecules_with_the_calculator_of_the_configuration(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="the extra `simulators` is not installed")
+    done = _sample(tmp_path, "reference: {kind: gfn2}\nmolecules: 3\nmost_atoms: 6\ndimers: 0\nframes: 2\n")
+    assert done.exit_code == 0, done.stderr
+    kept = read(tmp_path / "tiny" / "frames.extxyz", index=":")
+    record = json.loads((tmp_path / "tiny" / "sampling.json").read_text())
+    assert record["level_of_theory"].startswith("GFN2-xTB, tblite ")
+    assert record["frames"] == len(kept)
+    assert max(len(atoms) for atoms in kept) <= 6
+    atoms = kept[-1]
+    again = Gfn2Spec().open().label([checked_structure(atoms.numbers, atoms.positions)])
+    assert atoms.info["REF_energy"] == pytest.approx(again.energy[0], abs=1e-5)
+    assert np.allclose(atoms.arrays["REF_forces"], again.forces, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "expected"),
+    [
+        ("", ["--labeller", "no.tar.gz"], "neither a folder"),
+        ("", [], "nothing that labels is named"),
+        ("reference: {kind: gfn2}\n", ["--labeller", "no.tar.gz"], "both `reference` and --labeller"),
+        ("reference: {kind: magic}\n", [], "reference"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_the_labeller(
+    said: str, options: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("no.tar.gz").write_bytes(b"no")
+    done = _sample(tmp_path, f"molecules: 2\n{said}", *options)
+    assert done.exit_code == 1
+    assert expected in done.stderr
+
+
+def _sample(folder: Path, said: str, *options: str) -> Result:
+    """`understudy sample` of a configuration named tiny, in this process."""
     app = typer.Typer()
     app.command()(sample)
-    (tmp_path / "c.yaml").write_text("name: tiny\nmolecules: 2\n")
-    (tmp_path / "no.tar.gz").write_bytes(b"no")
-    done = CliRunner().invoke(app, [str(tmp_path / "c.yaml"), "--labeller", str(tmp_path / "no.tar.gz")])
-    assert done.exit_code == 1
-    assert "neither a folder" in done.stderr
+    config = folder / "c.yaml"
+    config.write_text(f"name: tiny\n{said}")
+    return CliRunner().invoke(app, [str(config), "--runs", str(folder), *options])
