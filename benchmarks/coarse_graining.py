@@ -27,11 +27,10 @@ import torch
 import yaml
 
 from benchmarks.intervals import half_width_95
-from benchmarks.kept import folder_of, kept
+from benchmarks.kept import folder_of, kept, kept_network
 from benchmarks.record import Finding
 from contract.graphs import build_graph
 from contract.repository import sha256_of
-from training.checkpoint import Run, load_run, save_run
 from training.coarse.dynamics import BeadForces, DynamicsConfig, NetworkForces
 from training.coarse.frames import BeadFrames, State, read_frames
 from training.pipelines.coarse_graining import (
@@ -200,11 +199,11 @@ def _trained(arm: str, seed: int, a: int, setting: Setting) -> Result:
 def _force_field(arm: str, seed: int, state: State, setting: Setting) -> tuple[BeadForces, float]:
     """An arm trained at one state, and the CPU seconds that it took."""
     config = setting.config
-    network = config.network.model_copy(update={**ARMS[arm], "members": 1})
+    kind = config.network.model_copy(update={**ARMS[arm], "members": 1})
     own = config.model_copy(
         update={
             "data": config.data.model_copy(update={"states": [state], "every": 1}),
-            "network": network,
+            "network": kind,
             "with_prior": arm != NO_PRIOR,
             "fit": config.fit.model_copy(update={"seed": seed, "max_epochs": EPOCHS, "termination_patience": EPOCHS}),
         }
@@ -213,11 +212,8 @@ def _force_field(arm: str, seed: int, state: State, setting: Setting) -> tuple[B
     if arm == PAIR:
         return fit_pair(own, liquid).forces, 0.0
     folder = setting.folder / f"{arm}-{state.slug}-{seed}"
-    if not (folder / "run.json").exists():
-        made, history = fit_network(own, liquid, folder)
-        save_run(folder, Run(made, {}, {"cpu_seconds": history[-1].cpu_seconds}))
-    kept = load_run(folder)
-    return NetworkForces(kept.network), float(kept.record["cpu_seconds"])
+    network, seconds = kept_network(folder, partial(fit_network, own, liquid))
+    return NetworkForces(network), seconds
 
 
 def _nowhere(truth: Arrangement) -> dict[str, float]:

@@ -5,35 +5,43 @@ the same architecture learns reference energies and these forces. Beside it: an 
 the student's own CPU time and of the CPU time of teachers and student together; the teachers' mean; a student of one
 teacher; one that sees the teachers' energies; one of untrained teachers, which must be worse; one of the true forces.
 Then dynamics: how long trajectories of each live at a ladder of time steps.
+
+Networks and trajectories are kept under runs/distillation, so that a comparison goes on where it was stopped.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
+from scipy.stats import CensoredData, logrank
 
-from benchmarks.ethanol import (
-    NETWORK,
+from benchmarks.ethanol import ethanol
+from benchmarks.kept import folder_of, kept, kept_network
+from benchmarks.record import Finding
+from benchmarks.small_molecules import small_molecules
+from benchmarks.survival import LENGTH_FS, TIMES_FS, Survival, survive
+from benchmarks.testing_ground import (
     Arm,
+    Error,
+    Ground,
     Parts,
     energy_and_force_error,
     energy_error,
     errors,
     mean_and_interval,
-    parts_of,
-    read_ethanol,
     trained,
 )
-from benchmarks.record import Finding
-from benchmarks.survival import Survival, survive
+from contract.graphs import Graph
 from training.batches import LabelledGraphs
 from training.evaluation import predict_forces
-from training.fit import Epoch
-from training.networks.hipnn import HipNN
+from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
-from training.objectives.losses import energy_objective
+from training.objectives.losses import ObjectiveFunction, energy_objective
 from training.pipelines.members import stack
 
 TEACHER: Final = "one teacher: energies alone"
@@ -46,32 +54,59 @@ TAUGHT: Final = "student: teachers' energies, mean forces"
 UNTRAINED: Final = "student of untrained teachers"
 TRUE: Final = "true forces"
 LIVING: Final = (TEACHER, ALL_CPU, COMMITTEE, STUDENT, TRUE)
-STEPS_FS: Final = (1.0, 2.0)
+STEPS_FS: Final = (0.5, 1.0, 1.5, 2.0, 2.5)
 
 NOTES = """
-Ethanol of QM-22 (B3LYP, energies with forces that only `true forces` learns from), parts without near duplicates, the
-same network everywhere (16 features, l = 1), 1 thread. No choice of weights in another arm sees a true force: students
-choose by the teachers' forces on validation frames. Arms of one seed share frames. Mean and half of the 95 % interval
-over seeds. Ratios are paired by seed. Survival: NVE from test frames, velocities drawn at 300 K and the same for every
-arm; a run has failed when a bond leaves 0.6 to 1.6 of its length at the start or the energy drifts by 1 kcal/mol an
-atom.
+Energies, with forces that only `true forces` learns from. The same network everywhere (16 features, l = 1), 1 thread.
+No choice of weights in another arm sees a true force: students choose by the teachers' forces on validation frames.
+Arms of one seed share frames. Mean and half of the 95 % interval over seeds. Ratios are paired by seed. Survival: 1 ps
+of NVE from test frames, velocities drawn at 300 K and the same for every arm; a run has failed when a bond leaves 0.6
+to 1.6 of its length at the start or the energy drifts by 1 kcal/mol an atom. Shares alive are given each 50 fs.
+Log-rank p values compare an arm's runs with those of one teacher of the same seed: two networks, not two methods.
 """
 
 
+def on_ethanol() -> Finding:
+    """Frames of one molecule."""
+    return accuracy(ethanol(), teachers=4)
+
+
+def on_small_molecules() -> Finding:
+    """Frames of many molecules, tested on others."""
+    return accuracy(small_molecules(), teachers=4, frames=400, epochs=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A network and the CPU seconds that its training took; of a committee, that of its members."""
+
+    network: HipNN
+    cpu_seconds: float
+
+
 def accuracy(
-    seeds: Sequence[int] = (0, 1, 2), teachers: int = 4, frames: int = 600, epochs: int = 100, runs: int = 50
+    ground: Ground,
+    teachers: int,
+    seeds: Sequence[int] = (0, 1, 2),
+    living_seeds: Sequence[int] = (0,),
+    frames: int = 600,
+    epochs: int = 100,
+    runs: int = 100,
 ) -> Finding:
-    """Test errors and survival of every arm over paired seeds."""
+    """Test errors of every arm over paired seeds, and survival for some of them."""
     torch.set_num_threads(1)
-    dataset = read_ethanol()
+    settings = teachers, frames, epochs, ground.network.model_dump(mode="json"), ground.sha256
+    folder = folder_of("distillation", ground.name, *settings)
     arms: dict[str, list[Arm]] = {}
-    lives: dict[str, list[Survival]] = {}
+    lives: dict[int, dict[str, list[Survival]]] = {}
     for seed in seeds:
-        parts = parts_of(dataset, frames, frames, seed)
-        for name, (network, arm) in arms_of(parts, teachers, epochs, seed).items():
-            arms.setdefault(name, []).append(arm)
-            if name in LIVING and seed in seeds[:1]:
-                lives[name] = [survive(network, parts.test, runs, step, seed) for step in STEPS_FS]
+        parts, own = ground.parts(frames, frames, seed), folder / f"seed-{seed}"
+        made = networks_of(ground.network, parts, teachers, epochs, seed, own)
+        for name, networks in made.items():
+            arms.setdefault(name, []).append(_measured(networks, parts.test))
+        if seed in living_seeds:
+            starts = parts.test.graphs[:runs]
+            lives[seed] = {name: _lives(made[name][0].network, starts, seed, own / _slug(name)) for name in LIVING}
     values = {
         "teachers": teachers,
         "training frames": frames,
@@ -82,47 +117,59 @@ def accuracy(
         "over energies alone at the CPU time of teachers and student, paired": {
             name: _ratios(each, arms[ALL_CPU]) for name, each in arms.items()
         },
-        f"survival, {runs} runs, first seed": {name: [s.summary() for s in each] for name, each in lives.items()},
+        "survival": {
+            "runs": runs,
+            "at fs": list(TIMES_FS),
+            "by seed": {seed: _compared(each) for seed, each in lives.items()},
+        },
         "each seed": arms,
     }
-    digests = {"ethanol": dataset.sources[0].sha256}
-    return Finding(values, NOTES, list(seeds), digests)
+    return Finding(values, f"{ground.about} {NOTES}", list(seeds), {ground.name: ground.sha256})
 
 
-def arms_of(parts: Parts, teachers: int, epochs: int, seed: int) -> dict[str, tuple[HipNN, Arm]]:
-    """Train everything of one seed; the errors of one teacher are the mean over all of them."""
+def networks_of(
+    kind: HipNNConfig, parts: Parts, teachers: int, epochs: int, seed: int, folder: Path
+) -> dict[str, list[Trained]]:
+    """Every arm of one seed, one network each but for the teachers; what is in the folder is not trained again."""
 
-    def alone(epochs: int, seed: int, name: str) -> tuple[HipNN, list[Epoch]]:
-        return trained(energy_objective, parts, energy_error, epochs, seed, f"{name}, seed {seed}")
+    def one(name: str, objective: ObjectiveFunction, labels: Parts, error: Error, epochs: int, seed: int) -> Trained:
+        made = kept_network(
+            folder / _slug(name),
+            lambda where: trained(kind, objective, labels, error, epochs, seed, f"{name}, {folder.name}", where),
+        )
+        return Trained(*made)
 
-    def student(labels: Parts, name: str) -> tuple[HipNN, list[Epoch]]:
+    def alone(name: str, epochs: int, seed: int = 100 * seed) -> Trained:
+        return one(name, energy_objective, parts, energy_error, epochs, seed)
+
+    def student(name: str, labels: Parts) -> Trained:
         objective = EnergyForceObjective(mode="adjoint")
-        return trained(objective, labels, energy_and_force_error, epochs, 100 * seed, f"{name}, seed {seed}")
+        return one(name, objective, labels, energy_and_force_error, epochs, 100 * seed)
 
-    taught = [alone(epochs, 100 * seed + k, TEACHER) for k in range(teachers)]
-    committee = stack([network for network, _ in taught])
+    taught = [alone(f"teacher {k}", epochs, 100 * seed + k) for k in range(teachers)]
+    committee = Trained(stack([each.network for each in taught]), sum(each.cpu_seconds for each in taught))
     torch.manual_seed(seed)
-    blank = stack([HipNN(NETWORK) for _ in range(teachers)])
-    runs = {
-        STUDENT: student(_labelled(parts, committee), STUDENT),
-        ONE: student(_labelled(parts, taught[0][0]), ONE),
-        TAUGHT: student(_labelled(parts, committee, energies=True), TAUGHT),
-        UNTRAINED: student(_labelled(parts, blank), UNTRAINED),
-        TRUE: student(parts, TRUE),
+    blank = stack([HipNN(kind) for _ in range(teachers)])
+    learnt = student(STUDENT, _labelled(parts, committee.network))
+    an_epoch = committee.cpu_seconds / (teachers * epochs)
+    own_time = round(learnt.cpu_seconds / an_epoch)
+    return {
+        TEACHER: taught,
+        COMMITTEE: [committee],
+        STUDENT: [learnt],
+        ONE: [student(ONE, _labelled(parts, taught[0].network))],
+        TAUGHT: [student(TAUGHT, _labelled(parts, committee.network, energies=True))],
+        UNTRAINED: [student(UNTRAINED, _labelled(parts, blank))],
+        STUDENT_CPU: [alone(STUDENT_CPU, own_time)],
+        ALL_CPU: [alone(ALL_CPU, own_time + teachers * epochs)],
+        TRUE: [student(TRUE, parts)],
     }
-    an_epoch = sum(history[-1].cpu_seconds for _, history in taught) / (teachers * epochs)
-    spent = runs[STUDENT][1][-1].cpu_seconds
-    runs[STUDENT_CPU] = alone(round(spent / an_epoch), 100 * seed, STUDENT_CPU)
-    runs[ALL_CPU] = alone(round(spent / an_epoch) + teachers * epochs, 100 * seed, ALL_CPU)
-    arms = {name: (network, _measured(network, history, parts)) for name, (network, history) in runs.items()}
-    each = [_measured(network, history, parts) for network, history in taught]
-    mean = {key: float(np.mean([arm[key] for arm in each])) for key in each[0]}
-    together = errors(committee, parts.test) | {"CPU s": sum(arm["CPU s"] for arm in each)}
-    return {TEACHER: (taught[0][0], mean), COMMITTEE: (committee, together), **arms}
 
 
-def _measured(network: HipNN, history: list[Epoch], parts: Parts) -> Arm:
-    return errors(network, parts.test) | {"CPU s": history[-1].cpu_seconds}
+def _measured(networks: Sequence[Trained], test: LabelledGraphs) -> Arm:
+    """Errors on test frames, the mean over networks where there are several."""
+    each = [errors(one.network, test) | {"CPU s": one.cpu_seconds} for one in networks]
+    return {key: float(np.mean([arm[key] for arm in each])) for key in each[0]}
 
 
 def _labelled(parts: Parts, teacher: HipNN, *, energies: bool = False) -> Parts:
@@ -145,3 +192,40 @@ def _ratios(arms: Sequence[Arm], base: Sequence[Arm]) -> dict[str, list[float]]:
     """Errors over those of another arm of the same seed."""
     keys = ("energy RMSE meV", "force RMSE meV/angstrom")
     return mean_and_interval([{key: a[key] / b[key] for key in keys} for a, b in zip(arms, base, strict=True)])
+
+
+def _lives(network: HipNN, starts: Sequence[Graph], seed: int, folder: Path) -> list[Survival]:
+    """Trajectories at every time step."""
+
+    def lived(step: float) -> dict[str, Any]:
+        failed = survive(network, starts, step, seed).failed_fs
+        return {"failed_fs": [time if np.isfinite(time) else None for time in failed.tolist()]}
+
+    found = {step: kept(folder / f"survival-{len(starts)}-{step:g}fs.json", partial(lived, step)) for step in STEPS_FS}
+    return [
+        Survival(step, np.array([np.inf if time is None else time for time in each["failed_fs"]]))
+        for step, each in found.items()
+    ]
+
+
+def _compared(lives: Mapping[str, Sequence[Survival]]) -> dict[str, list[dict[str, Any]]]:
+    """Summaries of every arm, with the log-rank p value against one teacher."""
+    return {
+        name: [
+            mine.summary() | ({} if name == TEACHER else {"p against one teacher": _log_rank(mine, its)})
+            for mine, its in zip(each, lives[TEACHER], strict=True)
+        ]
+        for name, each in lives.items()
+    }
+
+
+def _log_rank(one: Survival, other: Survival) -> float:
+    censored = (
+        CensoredData.right_censored(np.minimum(each.failed_fs, LENGTH_FS), np.isinf(each.failed_fs))
+        for each in (one, other)
+    )
+    return float(logrank(*censored).pvalue)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -17,21 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.ethanol import (
-    NETWORK,
+from benchmarks.ethanol import NETWORK, ethanol
+from benchmarks.kept import folder_of, kept
+from benchmarks.record import Finding
+from benchmarks.structures import aluminium, molecules
+from benchmarks.testing_ground import (
     Arm,
     Parts,
     energy_and_force_error,
     energy_error,
     errors,
     mean_and_interval,
-    parts_of,
-    read_ethanol,
     trained,
 )
-from benchmarks.kept import folder_of, kept
-from benchmarks.record import Finding
-from benchmarks.structures import aluminium, molecules
 from contract.graphs import build_graph
 from contract.structures import Structure
 from training.batches import LabelledGraphs, to_batch
@@ -194,12 +192,11 @@ def accuracy(
 ) -> Finding:
     """Test errors of every way to train, at equal labels and at equal CPU time, over paired seeds."""
     torch.set_num_threads(1)
-    dataset = read_ethanol()
+    ground = ethanol()
     runs: dict[str, list[Arm]] = {}
-    sha256 = dataset.sources[0].sha256
-    folder = folder_of("force_training", frames, epochs, held_out, NETWORK.model_dump(mode="json"), sha256)
+    folder = folder_of("force_training", frames, epochs, held_out, NETWORK.model_dump(mode="json"), ground.sha256)
     for seed in seeds:
-        for name, arm in arms_of(parts_of(dataset, frames, held_out, seed), epochs, seed, folder).items():
+        for name, arm in arms_of(ground.parts(frames, held_out, seed), epochs, seed, folder).items():
             runs.setdefault(name, []).append(arm)
     values = {
         "training frames": frames,
@@ -208,7 +205,7 @@ def accuracy(
         "mean and 95 % interval over seeds": {name: mean_and_interval(arms) for name, arms in runs.items()},
         "each seed": runs,
     }
-    return Finding(values, ACCURACY_NOTES, list(seeds), {"ethanol": sha256})
+    return Finding(values, ACCURACY_NOTES, list(seeds), {"ethanol": ground.sha256})
 
 
 def arms_of(parts: Parts, epochs: int, seed: int, folder: Path) -> dict[str, Arm]:
@@ -228,7 +225,7 @@ def train_arm(mode: Mode, parts: Parts, epochs: int, seed: int) -> Arm:
     alone = mode == "energies_alone"
     objective: ObjectiveFunction = energy_objective if mode == "energies_alone" else EnergyForceObjective(mode=mode)
     error = energy_error if alone else energy_and_force_error
-    network, history = trained(objective, parts, error, epochs, seed, f"{mode}, seed {seed}")
+    network, history = trained(NETWORK, objective, parts, error, epochs, seed, f"{mode}, seed {seed}")
     return errors(network, parts.test) | {
         "epochs": len(history),
         "CPU s": history[-1].cpu_seconds,

@@ -13,18 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.atomic_energies import ALONE, SHUFFLED, TAUGHT
-from benchmarks.ethanol import (
-    NETWORK,
-    Arm,
-    Parts,
-    energy_and_force_error,
-    errors,
-    mean_and_interval,
-    parts_of,
-    read_ethanol,
-    trained,
-)
+from benchmarks.ethanol import NETWORK, ethanol
 from benchmarks.record import Finding
+from benchmarks.testing_ground import Arm, Parts, energy_and_force_error, errors, mean_and_interval, trained
 from training.batches import LabelledGraphs
 from training.networks.hipnn import HipNN
 from training.objectives.atomic_energies import AtomicEnergyObjective
@@ -44,8 +35,8 @@ seed, below zero the teachers' atomic energies help.
 def run(seeds: Sequence[int] = (1, 2, 3), teachers: int = 2, frames: int = 300, epochs: int = 50) -> Finding:
     """Test errors of the teachers and of every student over paired seeds."""
     torch.set_num_threads(1)
-    dataset = read_ethanol()
-    by_seed = [_arms(parts_of(dataset, frames, frames, seed), teachers, epochs, seed) for seed in seeds]
+    ground = ethanol()
+    by_seed = [_arms(ground.parts(frames, frames, seed), teachers, epochs, seed) for seed in seeds]
     arms = {name: [found[name] for found in by_seed] for name in by_seed[0]}
     gaps = {
         name: [{key: arm[key] - alone[key] for key in arm} for arm, alone in zip(arms[name], arms[ALONE], strict=True)]
@@ -59,14 +50,16 @@ def run(seeds: Sequence[int] = (1, 2, 3), teachers: int = 2, frames: int = 300, 
         f"difference from {ALONE}": {name: mean_and_interval(each) for name, each in gaps.items()},
         "by seed": by_seed,
     }
-    return Finding(values, NOTES, list(seeds), {"ethanol": dataset.sources[0].sha256})
+    return Finding(values, NOTES, list(seeds), {"ethanol": ground.sha256})
 
 
 def _arms(parts: Parts, teachers: int, epochs: int, seed: int) -> dict[str, Arm]:
     """Train the teachers and all students of one seed; their test errors."""
     objective = EnergyForceObjective(mode="adjoint")
     taught = [
-        trained(objective, parts, energy_and_force_error, epochs, 100 * seed + k, f"teacher {k}, seed {seed}")[0]
+        trained(NETWORK, objective, parts, energy_and_force_error, epochs, 100 * seed + k, f"teacher {k}, seed {seed}")[
+            0
+        ]
         for k in range(teachers)
     ]
     committee = stack(taught)
@@ -83,7 +76,7 @@ def _arms(parts: Parts, teachers: int, epochs: int, seed: int) -> dict[str, Arm]
 def _student(parts: Parts, atomic: list[NDArray[np.float32]] | None, epochs: int, seed: int, name: str) -> Arm:
     labels = replace(parts, train=replace(parts.train, atomic_energy=atomic))
     objective = AtomicEnergyObjective(atomic_weight=0.0 if atomic is None else 1.0)
-    network, _ = trained(objective, labels, energy_and_force_error, epochs, seed, f"{name}, seed {seed}", LIGHT)
+    network, _ = trained(LIGHT, objective, labels, energy_and_force_error, epochs, seed, f"{name}, seed {seed}")
     return errors(network, parts.test)
 
 

@@ -17,3 +17,7 @@ class NoCommittee(UnderstudyError):
 
 class NoSurvivor(UnderstudyError):
     """Trajectories all end before they have given a frame."""
+
+
+class NoSuchMolecule(UnderstudyError):
+    """A configuration names a molecule that is none."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.units import KCAL_MOL_EV
+from training.sampling.errors import NoSuchMolecule
 from training.sampling.langevin import langevin
 
 SUBSTITUENTS: Final = (
@@ -49,6 +50,22 @@ def molecules() -> list[Molecule]:
         if parsed is not None and parsed.GetNumAtoms() <= MOST_ATOMS:
             made = _molecule(parsed)
             found.setdefault(made.smiles, made)
+    return list(found.values())
+
+
+def named(smiles: Sequence[str]) -> list[Molecule]:
+    """Molecules by their SMILES, each once.
+
+    Raises:
+        NoSuchMolecule: naming the one that RDKit cannot read.
+    """
+    found: dict[str, Molecule] = {}
+    for name in smiles:
+        parsed = _with_hydrogens(name)
+        if parsed is None:
+            raise NoSuchMolecule(f"{name!r} is no SMILES that RDKit can read. Write for instance 'CCO' for ethanol.")
+        made = _molecule(parsed)
+        found.setdefault(made.smiles, made)
     return list(found.values())
 
 

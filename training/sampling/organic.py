@@ -31,13 +31,13 @@ from training.record import config_sha256, revision, versions
 from training.sampling.errors import NothingKept
 from training.sampling.followed import Followed, follow, published
 from training.sampling.molecules import (
-    MOST_ATOMS,
     Molecule,
     bridged,
     conformers,
     dimer,
     grown,
     molecules,
+    named,
     torsions,
     trajectory,
 )
@@ -54,8 +54,8 @@ class OrganicConfig(BaseModel):
     sampling: Literal["organic"] = "organic"
     name: str
     reference: ReferenceSpec | None = Field(None, description="what labels; null where --labeller names networks")
-    molecules: int | None = Field(None, ge=1, description="how many of the list; null for all")
-    most_atoms: int = Field(MOST_ATOMS, ge=1, description="of a molecule of the list")
+    smiles: tuple[str, ...] = Field((), description="molecules of your own instead of the list's")
+    molecules: int | None = Field(None, ge=1, description="how many of them; null for all")
     grown: int = Field(0, ge=0, description="further molecules, grown on those by a substituent")
     groups: int = Field(40, ge=3)
     conformers: int = Field(3, ge=1)
@@ -78,7 +78,6 @@ class OrganicConfig(BaseModel):
 
 
 Kind: TypeAlias = Literal["conformer", "torsion", "bridge", "rattled", "dynamics", "dimer", "followed"]
-LISTED: Final = frozenset((1, 6, 7, 8))  # elements of the list of molecules
 SMALL_ATOMS: Final = 8
 RATTLED_ANGSTROM: Final = (0.02, 0.12)
 
@@ -99,7 +98,7 @@ def sample_organic(config: OrganicConfig, labeller: ReferenceSpec, folder: Path)
 
     Args:
         config: what to sample.
-        labeller: of molecules of H, C, N and O; a published ANI ensemble may know fewer elements.
+        labeller: of these molecules; of the elements that a published ANI ensemble knows, only such are made.
         folder: where frames.extxyz and sampling.json are written.
 
     Returns:
@@ -107,19 +106,18 @@ def sample_organic(config: OrganicConfig, labeller: ReferenceSpec, folder: Path)
 
     Raises:
         MissingPackage: the labeller is not installed.
+        NoSuchMolecule: one of your own is none.
         NothingKept: there is no such molecule, or every frame was left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     reference = labeller.open()
-    elements = reference.elements if isinstance(reference, AniReference) else LISTED
+    elements = reference.elements if isinstance(reference, AniReference) else None
     with Progress(transient=True) as progress:
         shapes = list(_shapes(config, elements, progress))
         if config.followed is not None:
             shapes += _followed(shapes, config, config.followed, progress)
         if not shapes:
-            raise NothingKept(
-                f"no molecule of the list has at most {config.most_atoms} atoms of the labeller's elements"
-            )
+            raise NothingKept("no molecule is made of the labeller's elements alone, with a shape that RDKit finds")
         task = progress.add_task("labelling frames", total=len(shapes))
         structures = [checked_structure(s.numbers, s.positions) for s in shapes]
         labels = reference.label(structures, lambda n: progress.advance(task, n))
@@ -137,13 +135,10 @@ def sample_organic(config: OrganicConfig, labeller: ReferenceSpec, folder: Path)
     return path
 
 
-def _shapes(config: OrganicConfig, elements: frozenset[int], progress: Progress) -> Iterator[Shape]:
+def _shapes(config: OrganicConfig, elements: frozenset[int] | None, progress: Progress) -> Iterator[Shape]:
     rng = np.random.default_rng(config.seed)
-    every = [
-        molecule
-        for molecule in molecules()
-        if len(molecule.numbers) <= config.most_atoms and elements.issuperset(molecule.numbers.tolist())
-    ]
+    listed = named(config.smiles) if config.smiles else molecules()
+    every = [molecule for molecule in listed if elements is None or elements.issuperset(molecule.numbers.tolist())]
     chosen = [every[i] for i in rng.permutation(len(every))[: config.molecules]]
     chosen += grown(chosen, config.grown, rng)
     task = progress.add_task("shaping molecules", total=len(chosen))

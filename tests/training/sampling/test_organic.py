@@ -106,20 +106,20 @@ def test_limits_that_nothing_meets_are_an_error(ensemble: Path, tmp_path: Path) 
         sample_organic(CONFIG.model_copy(update={"most_spread_ev": 1e-12}), AniSpec(path=ensemble), tmp_path / "none")
 
 
-def test_no_molecule_of_that_size_is_an_error(ensemble: Path, tmp_path: Path) -> None:
-    with pytest.raises(NothingKept, match="at most 1 atoms"):
-        sample_organic(CONFIG.model_copy(update={"most_atoms": 1}), AniSpec(path=ensemble), tmp_path / "none")
+def test_molecules_without_the_labeller_s_elements_are_an_error(ensemble: Path, tmp_path: Path) -> None:
+    with pytest.raises(NothingKept, match="elements"):
+        sample_organic(CONFIG.model_copy(update={"smiles": ("CBr",)}), AniSpec(path=ensemble), tmp_path / "none")
 
 
-def test_the_command_labels_small_molecules_with_the_calculator_of_the_configuration(tmp_path: Path) -> None:
+def test_the_command_labels_molecules_of_one_s_own_with_the_calculator_of_the_configuration(tmp_path: Path) -> None:
     pytest.importorskip("tblite", reason="the extra `simulators` is not installed")
-    done = _sample(tmp_path, "reference: {kind: gfn2}\nmolecules: 3\nmost_atoms: 6\ndimers: 0\nframes: 2\n")
+    done = _sample(tmp_path, "reference: {kind: gfn2}\nsmiles: [CO, CBr, O]\ndimers: 0\nframes: 2\n")
     assert done.exit_code == 0, done.stderr
     kept = read(tmp_path / "tiny" / "frames.extxyz", index=":")
     record = json.loads((tmp_path / "tiny" / "sampling.json").read_text())
     assert record["level_of_theory"].startswith("GFN2-xTB, tblite ")
     assert record["frames"] == len(kept)
-    assert max(len(atoms) for atoms in kept) <= 6
+    assert {atoms.info["molecule"] for atoms in kept} == {"CO", "CBr", "O"}
     atoms = kept[-1]
     again = Gfn2Spec().open().label([checked_structure(atoms.numbers, atoms.positions)])
     assert atoms.info["REF_energy"] == pytest.approx(again.energy[0], abs=1e-5)
@@ -133,6 +133,7 @@ def test_the_command_labels_small_molecules_with_the_calculator_of_the_configura
         ("", [], "nothing that labels is named"),
         ("reference: {kind: gfn2}\n", ["--labeller", "no.tar.gz"], "both `reference` and --labeller"),
         ("reference: {kind: magic}\n", [], "reference"),
+        ("reference: {kind: gfn2}\nsmiles: [C, nonsense]\n", [], "'nonsense' is no SMILES"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_the_labeller(
