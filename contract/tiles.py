@@ -66,24 +66,29 @@ class TiledFlow:
         distance: float32 [X, Y, Z], voxels to the wall in the conducting pores, 0 elsewhere; padded, flow along Z.
         estimate: float32 [X, Y, Z], velocity by conduction, likewise.
         length: of a tile.
-        keep_field: whether the velocity is wanted.
+        velocity: float32 [X, Y, Z], where the velocity is written if it is wanted.
         room: for what is as large as the image, or half as long.
 
     Attributes:
-        velocity: [X, Y, Z], mean of the members; None unless wanted.
+        velocity: [X, Y, Z], mean of the members; None unless wanted;
         flux: float64 [Z], the sum of the velocity over each slice, and
         member_flow: float64 [M, 1], each member's sum over the voxels, and
         fastest_outside: the largest velocity outside conducting pores; all complete after the last pass.
     """
 
     def __init__(
-        self, distance: NDArray[np.float32], estimate: NDArray[np.float32], length: int, keep_field: bool, room: Room
+        self,
+        distance: NDArray[np.float32],
+        estimate: NDArray[np.float32],
+        length: int,
+        velocity: NDArray[np.float32] | None,
+        room: Room,
     ) -> None:
         self.tiles = tiles_of(distance.shape, length)
         self.flux = np.zeros(distance.shape[2])
         self.member_flow = np.zeros((0, 1))
         self.fastest_outside = 0.0
-        self.velocity = room(distance.shape) if keep_field else None
+        self.velocity = velocity
         self._distance, self._estimate, self._room = distance, estimate, room
         self._coarse = np.zeros((0, 0, 0, 0), np.float32)
         self._moments, self._sums = np.zeros((0, 0, 0, 2), np.float32), np.zeros((0, 0, 0, 2))

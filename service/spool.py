@@ -98,6 +98,7 @@ class Scratch:
         self._spool = spool
         self._files: list[tuple[BinaryIO, int]] = []
         self._maps: list[mmap.mmap] = []
+        self._parts: list[Scratch] = []
 
     def room(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """An array of zeros, float32.
@@ -115,12 +116,18 @@ class Scratch:
     def part(self) -> Iterator["Scratch"]:
         """Arrays for a part of this time."""
         with self._spool.scratch() as part:
-            yield part
+            self._parts.append(part)
+            try:
+                yield part
+            finally:
+                self._parts.remove(part)
 
     def let_go(self) -> None:
         """Leave what was read and written to the system, which may keep it as it likes: it counts here no more."""
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
+        for part in self._parts:
+            part.let_go()
 
     def close(self) -> None:
         """The room is given back; arrays that are still held keep theirs until they go."""

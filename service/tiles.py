@@ -79,25 +79,32 @@ class TiledQuestion:
         deadline = asyncio.get_running_loop().time() + self.terms.timeout_s
         conducting = await self._apart(conducting_along, self.image, self.axes)
         steps = Steps(sum(self._steps(axis) for axis in self.axes if conducting[axis].count), self.tell)
-        return [await self._along(axis, conducting[axis], steps, deadline) for axis in self.axes]
+        found = []
+        for axis in self.axes:
+            with self.scratch.part() as part:
+                found.append(await self._along(axis, conducting[axis], part.room, steps, deadline))
+        return found
 
-    async def _along(self, axis: int, conducting: PackedImage, steps: Steps, deadline: float) -> FlowPrediction:
+    async def _along(
+        self, axis: int, conducting: PackedImage, room: Room, steps: Steps, deadline: float
+    ) -> FlowPrediction:
         family = self.model.family
         if not conducting.count:
             return family.without_flow(self._geometry(axis, conducting, 0.0), self.keep_field)
-        distance = self.scratch.room(self._padded(axis))
+        distance = room(self._padded(axis))
         squares = 0.0
         for block in blocks_of(self.image.shape, self.length):
             squares += await self._apart(self._prepare, axis, conducting, block, distance)
             steps.step()
-        estimate = self.scratch.room(distance.shape)
+        estimate = room(distance.shape)
         with stopping(deadline, self.terms.timeout_s) as stop, self.scratch.part() as part:
             solved = await self._apart(self._estimate, axis, conducting, estimate, stop, part.room)
         steps.step()
-        flow = TiledFlow(distance, estimate, self.length, self.keep_field, self.scratch.room)
+        field = self.scratch.room(distance.shape) if self.keep_field else None
+        flow = TiledFlow(distance, estimate, self.length, field, room)
         geometry = self._geometry(axis, conducting, math.sqrt(squares / conducting.count), solved)
         await self._run(flow, steps, deadline)
-        velocity = None if flow.velocity is None else _as_image(flow.velocity, geometry)
+        velocity = None if field is None else _as_image(field, geometry)
         flux = flow.flux[: geometry.shape[axis]]
         return family.predicted(geometry, flow.member_flow, flux, flow.fastest_outside, velocity, tiles=len(flow.tiles))
 
@@ -128,9 +135,8 @@ class TiledQuestion:
             steps.step()
 
     async def _call(self, file: str, tensors: dict[str, NDArray[Any]], deadline: float) -> dict[str, NDArray[Any]]:
-        terms = replace(self.terms, work=None).after(
-            self.terms.timeout_s - deadline + asyncio.get_running_loop().time()
-        )
+        left_s = deadline - asyncio.get_running_loop().time()
+        terms = replace(self.terms, work=None).after(self.terms.timeout_s - left_s)
         sample = TensorSample(tensors, tensors["distance"].size)
         (outputs,) = await self.model.lanes[file].submit([sample], terms)
         return dict(outputs)

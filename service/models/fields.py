@@ -81,7 +81,8 @@ def _warmed(stored: StoredModel, family: FlowFamily, runners: dict[str, Runner])
         sample = family.encode(image, 2, keep_field=True)
         whole = family.decode(runners[MEAN](family.collate([sample])), sample)
         if len(runners) == 3 and whole.velocity is not None:
-            flow = TiledFlow(sample.inputs.distance, sample.inputs.estimate, family.card.divisor, True, in_memory)
+            distance, estimate = sample.inputs.distance, sample.inputs.estimate
+            flow = TiledFlow(distance, estimate, family.card.divisor, np.empty_like(distance), in_memory)
             flow.run(runners[COARSE], runners[FINEST])
             passes = flow.passes
             field = sample.inputs.field(np.asarray(flow.velocity)[None])

@@ -23,7 +23,7 @@ def tiles_are_whole(folder: Path, whole: Engine, image: Image, divisor: int) -> 
     inputs = flow_inputs(image, 2, divisor)
     velocity = whole(inputs.tensors())["velocity"][0]
     length = divisor * max(1, max(velocity.shape) // (2 * divisor))
-    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, in_memory)
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, np.empty_like(inputs.distance), in_memory)
     flow.run(coarse, finest)
     apart = float(np.abs(np.asarray(flow.velocity) - velocity).max() / np.abs(velocity).max())
     return [Check(name="velocity in tiles beside whole", measured=apart, bound=SEAMS, unit="relative")]

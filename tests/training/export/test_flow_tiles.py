@@ -39,7 +39,7 @@ def test_an_image_in_tiles_is_the_image_whole(
     image[: shape[0] // 2] |= np.random.default_rng(1).random((shape[0] // 2, *shape[1:])) < 0.6  # uneven
     inputs = flow_inputs(image, 0, committee.config.divisor)
     coarse, finest = onnx_engine(folder / COARSE), onnx_engine(folder / FINEST)
-    flow = TiledFlow(inputs.distance, inputs.estimate, length, True, in_memory)
+    flow = TiledFlow(inputs.distance, inputs.estimate, length, np.empty_like(inputs.distance), in_memory)
     flow.run(coarse, finest)
     assert flow.passes == 5
     with torch.no_grad():
