@@ -125,7 +125,6 @@ def test_a_real_rock_has_the_permeability_of_its_simulation_within_the_recorded_
         assert answer["k_voxel2"][axis] == pytest.approx(k, rel=0.25)
 
 
-
 def test_no_example_is_left_out(project: Path) -> None:
     tests = Path(__file__).read_text()
     assert [path.name for path in (project / "examples").glob("*.py") if f"examples/{path.name}" not in tests] == []

@@ -22,6 +22,7 @@ PARITY: Final = 1e-4
 TURNED: Final = 0.25
 DOUBLED: Final = 0.5
 PADDED: Final = 0.15
+MOVED: Final = 0.05
 _SAMPLED: Final = 5
 
 
@@ -145,6 +146,21 @@ def padding_hardly_matters(submission: FlowSubmission) -> Iterator[Check]:
     yield Check(name="median change, padding", measured=measured, bound=PADDED, unit="relative")
 
 
+def moved_images_are_alike(submission: FlowSubmission) -> Iterator[Check]:
+    """The same rock elsewhere in the same solid, moved across the flow by one voxel of the coarsest scale."""
+    step = submission.divisor
+
+    def first(image: Image) -> Image:
+        return np.pad(image, ((step, step), (step, step), (0, 0)))
+
+    def moved(image: Image) -> Image:
+        return np.pad(image, ((0, 2 * step), (2 * step, 0), (0, 0)))
+
+    pairs = [(submission.permeability(moved(i)), submission.permeability(first(i))) for i in submission.sampled]
+    measured = float(np.median([abs(got / wanted - 1.0) for got, wanted in pairs]))
+    yield Check(name="median change, moved by a tile", measured=measured, bound=MOVED, unit="relative")
+
+
 def beats_the_mean(submission: FlowSubmission) -> Iterator[Check]:
     """Better on the test part than one value for all."""
     yield Check(
@@ -163,6 +179,7 @@ _CHECKS: Final[tuple[Callable[[FlowSubmission], Iterator[Check]], ...]] = (
     symmetric_images_are_alike,
     doubled_images_scale,
     padding_hardly_matters,
+    moved_images_are_alike,
     beats_the_mean,
 )
 
