@@ -132,6 +132,25 @@ def test_an_order_that_is_none_is_refused_and_not_taken_for_the_usual_one(tmp_pa
     assert "--order" in asked.output
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--field", "u.npy"], "add --axis"),
+        (["--axis", "z", "--field", "u.csv"], ".vti"),
+        (["--axis", "z", "--field", "no/u.npy"], "no folder"),
+    ],
+)
+def test_a_field_that_cannot_be_written_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("rock.npy", blobs())
+    nowhere = ["--url", "http://127.0.0.1:9"]
+    refused = CliRunner().invoke(app, ["permeability", "rock.npy", "--voxel-um", "2", *nowhere, *asked])
+    assert refused.exit_code == 2
+    assert said in refused.output
+
+
 def test_a_cube_from_the_middle_is_simulated_by_the_installed_solver(
     rocks_repo: Path, serve: Callable[[Settings], int], tmp_path: Path
 ) -> None:

@@ -20,11 +20,28 @@ SIMULATORS: Final = "understudy.simulators"
 """Group of entry points that bring a simulation: here the one that is called "permeability"."""
 _MILLIDARCY_M2: Final = 9.869233e-16
 Pores = NDArray[np.bool_]
+Simulate = Callable[..., Any]
 
 
 def pores_as_asked(rock: Path, options: RockOptions, answer: Permeability) -> Pores:
     """The image as the gateway saw it, True = pore."""
     return np.isin(labels_of(rock_body(rock, options)), answer.image["pore_values"])
+
+
+def simulator() -> Simulate:
+    """The simulation that an installed distribution brings.
+
+    Raises:
+        InvalidImage: none does, with what to install.
+    """
+    for entry in entry_points(group=SIMULATORS, name="permeability"):
+        simulate: Simulate = entry.load()
+        return simulate
+    raise InvalidImage(
+        "--verify needs a simulator, and none is installed here.",
+        code="no_simulator",
+        hint="Install understudy-platform beside the client.",
+    )
 
 
 def verified(client: Client, pores: Pores, voxel_um: float, length: int, options: RockOptions) -> dict[str, Any]:
@@ -33,7 +50,7 @@ def verified(client: Client, pores: Pores, voxel_um: float, length: int, options
     Raises:
         InvalidImage: no simulation is installed.
     """
-    simulate = _simulator()
+    simulate = simulator()
     cut = tuple(slice((n - min(n, length)) // 2, (n + min(n, length)) // 2) for n in pores.shape)
     cube = np.ascontiguousarray(pores[cut])
     asked = client.permeability(cube, voxel_um, **_asked_alike(options))
@@ -110,18 +127,7 @@ def _asked_alike(options: RockOptions) -> RockOptions:
     return alike
 
 
-def _simulated(simulate: Callable[..., Any], cube: Pores, axis: str, voxel_um: float) -> tuple[float, bool]:
+def _simulated(simulate: Simulate, cube: Pores, axis: str, voxel_um: float) -> tuple[float, bool]:
     with Console(stderr=True).status(f"simulating {'x'.join(map(str, cube.shape))} voxels along {axis}"):
         flow = simulate(cube, "xyz".index(axis))
     return float(flow.permeability * (voxel_um * 1e-6) ** 2 / _MILLIDARCY_M2), bool(flow.converged)
-
-
-def _simulator() -> Callable[..., Any]:
-    for entry in entry_points(group=SIMULATORS, name="permeability"):
-        simulate: Callable[..., Any] = entry.load()
-        return simulate
-    raise InvalidImage(
-        "--verify needs a simulator, and none is installed here.",
-        code="no_simulator",
-        hint="Install understudy-platform beside the client.",
-    )

@@ -18,7 +18,7 @@ from rich.text import Text
 from understudy.client import DEFAULT_URL, Client
 from understudy.errors import InvalidImage
 from understudy.operator import AT_A_TERMINAL, AsJson, Url, console
-from understudy.rock_checks import pores_as_asked, scatter_table, scattered, verification_table, verified
+from understudy.rock_checks import pores_as_asked, scatter_table, scattered, simulator, verification_table, verified
 from understudy.rocks import MODEL, Permeability, RockOptions
 from understudy.tables import plain
 from understudy.wire import OnOutOfDomain
@@ -71,11 +71,14 @@ def permeability(
 ) -> None:
     """Permeability of a segmented rock image along its axes, with interval, porosities, warnings and verdict."""
     options = _options(axis, pore_value, shape, dtype, order, byte_order, model, on_out_of_domain)
+    media_type = None if field is None else _kind_of(field, axis)
+    if verify is not None:
+        simulator()  # if there is none, that is said at once
     with Client(url, timeout_s=timeout_s, retries=AT_A_TERMINAL) as client:
         with _bar() as tell:
             answer = client.permeability(rock, voxel_um, on_progress=tell, **options)
-        if field is not None:
-            _write_field(client, rock, voxel_um, options, field)
+        if field is not None and media_type is not None:
+            _write_field(client.field(rock, voxel_um, axis, media_type, **options), axis, field)  # type: ignore[arg-type]
         pores = None if verify is None and not scatter else pores_as_asked(rock, options, answer)
         parts = scattered(client, pores, voxel_um, options) if pores is not None and scatter else None
         checked = verified(client, pores, voxel_um, verify, options) if pores is not None and verify else None
@@ -117,14 +120,19 @@ def _options(
     return options
 
 
-def _write_field(client: Client, rock: Path, voxel_um: float, options: RockOptions, path: Path) -> None:
-    axis = options.get("axes", "all")
+def _kind_of(path: Path, axis: str) -> str:
+    """The media type of the file for the velocity; what is wrong with it is said before anything is computed."""
     if axis not in ("x", "y", "z"):
         raise typer.BadParameter("--field is that of one axis: add --axis x, y or z")
     media_type = next((kind for suffix, kind in _KINDS.items() if path.name.lower().endswith(suffix)), None)
     if media_type is None:
         raise typer.BadParameter(f"--field writes {', '.join(_KINDS)}: name the file so")
-    content = client.field(rock, voxel_um, axis, media_type, **options)  # type: ignore[arg-type]
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"--field: there is no folder {path.parent}")
+    return media_type
+
+
+def _write_field(content: bytes, axis: str, path: Path) -> None:
     if path.suffix.lower() == ".zarr":
         _unpack(content, path)
     else:
