@@ -31,6 +31,8 @@ _KINDS: Final = {
     ".png": "image/png",
 }
 _ENTRY: Final = re.compile(r"\.zarray|\.zattrs|\d+(\.\d+)*")
+SHOWN: Final = 0.00005
+"""An isolated porosity below it would be shown as 0.0000."""
 _HEADS: Final = (
     "axis",
     "k (mD)",
@@ -192,7 +194,7 @@ def _answer_table(answer: Permeability) -> Table:
 
 def _lines(answer: Permeability) -> list[Text]:
     verdict = {"in": "in the model's domain", "edge": "at the edge of the model's domain", "out": "OUT of the domain"}
-    isolated = f", isolated {answer.isolated_porosity:.4f}" if answer.isolated_porosity else ""
+    isolated = f", isolated {answer.isolated_porosity:.4f}" if (answer.isolated_porosity or 0.0) >= SHOWN else ""
     domain, seconds = verdict[answer.domain.verdict], answer.seconds["total"]
     lines = [Text(f"porosity {answer.porosity:.4f}{isolated}; {domain}; {seconds:.1f} s")]
     lines += [Text(f"  {reason}", "dim") for reason in answer.domain.reasons]
