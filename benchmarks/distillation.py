@@ -97,16 +97,17 @@ def accuracy(
     torch.set_num_threads(1)
     settings = teachers, frames, epochs, ground.network.model_dump(mode="json"), ground.sha256
     folder = folder_of("distillation", ground.name, *settings)
-    arms: dict[str, list[Arm]] = {}
-    lives: dict[int, dict[str, list[Survival]]] = {}
-    for seed in seeds:
-        parts, own = ground.parts(frames, frames, seed), folder / f"seed-{seed}"
-        made = networks_of(ground.network, parts, teachers, epochs, seed, own)
-        for name, networks in made.items():
-            arms.setdefault(name, []).append(_measured(networks, parts.test))
-        if seed in living_seeds:
-            starts = parts.test.graphs[:runs]
-            lives[seed] = {name: _lives(made[name][0].network, starts, seed, own / _slug(name)) for name in LIVING}
+    parts = {seed: ground.parts(frames, frames, seed) for seed in seeds}
+    own = {seed: folder / f"seed-{seed}" for seed in seeds}
+    made = {seed: networks_of(ground.network, parts[seed], teachers, epochs, seed, own[seed]) for seed in seeds}
+    arms = {name: [_measured(made[seed][name], parts[seed].test) for seed in seeds] for name in made[seeds[0]]}
+    lives = {
+        seed: {
+            name: _lives(made[seed][name][0].network, parts[seed].test.graphs[:runs], seed, own[seed] / _slug(name))
+            for name in LIVING
+        }
+        for seed in living_seeds
+    }
     values = {
         "teachers": teachers,
         "training frames": frames,
