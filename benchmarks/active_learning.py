@@ -62,10 +62,11 @@ def run() -> Finding:
 
 def _arms(seed: int, test: tuple[list[Structure], Labels], exact: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """The three arms of one seed: numbers by name."""
-    metal = Metal(_config(seed))
+    config = _config(seed)
+    metal = Metal(config)
     with ThreadPoolExecutor(1) as executor:
         folder = FOLDER / f"seed-{seed}"
-        outcome = run_loop(metal, metal.loop, folder, executor, title=f"active learning, seed {seed}")
+        outcome = run_loop(metal, config.loop, folder, executor, title=f"active learning, seed {seed}")
     active = outcome.store.labelled()
     passive = _samples(metal, held_out_frames(metal, len(active), 100 * seed))
     crystal = _samples(metal, rattled_crystals(len(active), np.random.default_rng(seed)))
@@ -81,7 +82,8 @@ def rattled_crystals(count: int, rng: np.random.Generator) -> list[Structure]:
     """Cells of 32 atoms of fcc aluminium, strained by up to 6 % and rattled by up to 0.4 angstrom (std)."""
     made = []
     for _ in range(count):
-        atoms = bulk("Al", "fcc", a=LATTICE_CONSTANT, cubic=True).repeat(2)
+        cube: Any = bulk("Al", "fcc", a=LATTICE_CONSTANT, cubic=True)
+        atoms = cube.repeat(2)
         strain = rng.uniform(-STRAIN, STRAIN, (3, 3))
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * (strain + strain.T)), scale_atoms=True)
         moved = atoms.positions + rng.normal(scale=rng.uniform(0.02, RATTLE_ANGSTROM), size=atoms.positions.shape)

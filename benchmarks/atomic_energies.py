@@ -148,7 +148,7 @@ def _costs(config: TeacherStudentConfig) -> dict[str, Any]:
 def _cost(stored: Sequence[StoredModel], cells: int) -> dict[str, Any]:
     structure = aluminium(cells)
     engines = [onnx_engine(each.file("model.onnx")) for each in stored]
-    cutoffs = [each.card.domain.cutoff_angstrom for each in stored]
+    cutoffs = [each.potential_card.domain.cutoff_angstrom for each in stored]
     best = np.full((len(stored), 2), np.inf)
     for _ in range(ROUNDS):
         for m, (engine, cutoff) in enumerate(zip(engines, cutoffs, strict=True)):

@@ -53,7 +53,7 @@ def run() -> Finding:
 
 def cells() -> dict[str, Structure]:
     """Cells of up to eight atoms: a crystal, strained, sheared, with a vacancy, rattled, and a disordered one."""
-    crystal = bulk("Al", "fcc", a=LATTICE_ANGSTROM, cubic=True)
+    crystal: Any = bulk("Al", "fcc", a=LATTICE_ANGSTROM, cubic=True)
     rattled, vacancy = crystal.copy(), crystal.repeat((2, 1, 1))
     rattled.rattle(0.2, seed=SEED)
     del vacancy[0]
@@ -104,7 +104,7 @@ def _forces(dft: NDArray[np.float64], eam: NDArray[np.float64]) -> dict[str, flo
     return found
 
 
-def _strained(crystal: Atoms, strain: NDArray[np.float64]) -> Atoms:
+def _strained(crystal: Any, strain: NDArray[np.float64]) -> Any:
     made = crystal.copy()
     made.set_cell(made.cell.array @ strain, scale_atoms=True)
     return made

@@ -110,8 +110,11 @@ def read_task(folder: Path) -> Task:
     A student's data and split are its teacher's; here it has no teacher and learns the energies alone.
     """
     config, record = read_config(folder / "config.yaml"), json.loads((folder / "run.json").read_text())
-    members, apart = config.network.members, isinstance(config, DistillationConfig)
+    if not isinstance(config, CommitteeConfig | DistillationConfig):
+        raise ValueError(f"{folder}: hippynn learns what a committee or a student of one has learnt")
+    apart = isinstance(config, DistillationConfig)
     taught = _teacher(folder.parent / config.teacher) if isinstance(config, DistillationConfig) else config
+    members = config.network.members
     return Task(
         name=config.name,
         network=config.network.model_copy(update={"members": 1}),

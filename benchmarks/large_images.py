@@ -107,7 +107,13 @@ def _seam(side: int, repo: Path) -> dict[str, Any]:
 
 
 def _ask(client: httpx.Client, side: int, bits: bytes, accept: str) -> httpx.Response:
-    query = {"voxel_size_um": 2.0, "axis": "z", "axes": "z", "shape": f"{side},{side},{side}", "dtype": "bits"}
+    query: dict[str, str | float] = {
+        "voxel_size_um": 2.0,
+        "axis": "z",
+        "axes": "z",
+        "shape": f"{side},{side},{side}",
+        "dtype": "bits",
+    }
     headers = {"Content-Type": "application/octet-stream", "Accept": accept}
     return client.post(f"/v1/fields/{MODEL}", params=query, headers=headers, content=bits).raise_for_status()
 

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def run(model_repo: Path = PROJECT / "model_repo") -> Finding:
 
 def _peers(stack: ExitStack, model: StoredModel, model_repo: Path) -> tuple[list[Peer], dict[str, str]]:
     """Start everybody; the gateway is first."""
-    graph, cutoff = str(model.file("model.onnx")), str(model.card.domain.cutoff_angstrom)
+    graph, cutoff = str(model.file("model.onnx")), str(model.potential_card.domain.cutoff_angstrom)
     python, absent = sys.executable, {}
     path = f"/v1/predict/{model.card.name}"
     ports = _free_ports(5)
@@ -197,9 +198,8 @@ def _litserve(stack: ExitStack, graph: str, cutoff: str) -> Peer:
 def _triton(stack: ExitStack, graph: str, cutoff: str) -> Peer:
     """The server that the tests use (tests/service/real_triton.py), with a model that batches structures itself."""
     sys.path.insert(0, str(PROJECT / "tests" / "service"))
-    from real_triton import Environment, RealTriton
-
-    environment = Environment()
+    real_triton = import_module("real_triton")
+    environment = real_triton.Environment()
     needs = environment.root / "benchmark-complete"
     if not needs.exists():
         pip = [str(environment.root / "bin" / "python"), "-m", "pip", "install", "--quiet", "numpy<2"]
@@ -214,7 +214,7 @@ def _triton(stack: ExitStack, graph: str, cutoff: str) -> Peer:
         config = config.replace(f"@{key}@", value)
     (folder / "config.pbtxt").write_text(config)
     (folder / "1" / "model.py").write_text((source / "model.py").read_text())
-    server = RealTriton(environment, folder.parent, root)
+    server = real_triton.RealTriton(environment, folder.parent, root)
     stack.callback(server.stop)
     server.start()
     return Peer("Triton, ragged", server.http_port, _kserve, server.process)
@@ -245,13 +245,13 @@ def _crystal() -> Structure:
 
 def _lone(model: StoredModel, peers: Sequence[Peer], structure: Structure) -> dict[str, Any]:
     """Median latency in ms of one caller, and what the work alone takes in this process."""
-    cutoff = model.card.domain.cutoff_angstrom
+    cutoff = model.potential_card.domain.cutoff_angstrom
     direct = Direct(model.file("model.onnx"), cutoff)
     alone = _median_call(lambda: direct([structure]), FEWEST_CALLS)
     calls = min(CALLS, max(FEWEST_CALLS, int(1e3 * SECONDS / alone)))
     rounds = []
     for _ in range(ROUNDS):
-        row = {}
+        row: dict[str, float] = {}
         for peer in peers:
             with _alone(peers, peer):
                 row[peer.name] = asyncio.run(_median(peer.port, peer.encode(structure), calls))
@@ -259,11 +259,11 @@ def _lone(model: StoredModel, peers: Sequence[Peer], structure: Structure) -> di
             row["in process"] = _median_call(lambda: direct([structure]), calls)
             row["neighbour list"] = _median_call(lambda: build_graph(structure, cutoff), calls)
         rounds.append(row)
-    row = {f"{name}, ms": statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    found: dict[str, Any] = {f"{name}, ms": statistics.median(r[name] for r in rounds) for name in rounds[0]}
     over = {p.name: statistics.median(r[p.name] - r["in process"] for r in rounds) for p in peers if p.name != "echo"}
-    row["overhead over in process, ms"] = over
-    row["neighbour list / gateway"] = statistics.median(r["neighbour list"] / r["gateway"] for r in rounds)
-    return row
+    found["overhead over in process, ms"] = over
+    found["neighbour list / gateway"] = statistics.median(r["neighbour list"] / r["gateway"] for r in rounds)
+    return found
 
 
 def _crowd(model: StoredModel, peers: Sequence[Peer]) -> dict[str, Any]:
@@ -271,20 +271,20 @@ def _crowd(model: StoredModel, peers: Sequence[Peer]) -> dict[str, Any]:
     structures = _mixed()
     rounds = []
     for _ in range(ROUNDS):
-        row = {}
+        row: dict[str, float] = {}
         for peer in peers:
             with _alone(peers, peer):
                 requests = [peer.encode(s) for s in structures]
                 row[peer.name] = asyncio.run(_served(peer.port, structures, requests))
         with _alone(peers):
             rounds.append(row | {"offline": _offline(model, structures)})
-    row = {f"{name}, atoms/s": statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    found: dict[str, Any] = {f"{name}, atoms/s": statistics.median(r[name] for r in rounds) for name in rounds[0]}
     served = [peer.name for peer in peers if peer.name != "echo"]
     share = {name: statistics.median(r[name] / r["offline"] for r in rounds) for name in served}
     # seconds an atom add up where the same cores do both
     floor = statistics.median(1.0 / (1.0 + r["offline"] / r["echo"]) for r in rounds)
-    row["share of offline"] = share | {"an echo's": floor}
-    return row
+    found["share of offline"] = share | {"an echo's": floor}
+    return found
 
 
 def _leaving(peers: Sequence[Peer], gateway: Peer) -> dict[str, float]:
@@ -362,8 +362,8 @@ async def _served(
 def _offline(model: StoredModel, structures: Sequence[Structure]) -> float:
     """Neighbour lists, collate and engine over batches of the card's best size, one thread a core."""
     direct, cutoff = (
-        Direct(model.file("model.onnx"), model.card.domain.cutoff_angstrom),
-        model.card.domain.cutoff_angstrom,
+        Direct(model.file("model.onnx"), model.potential_card.domain.cutoff_angstrom),
+        model.potential_card.domain.cutoff_angstrom,
     )
     degrees = {id(s): build_graph(s, cutoff).degree for s in structures}
 

@@ -51,7 +51,8 @@ def _momentum(
     image: Image, axis: int, faces: Image, numbers: NDArray[np.int64], pressure: NDArray[np.int64]
 ) -> list[Entries]:
     """-laplacian(u) + gradient(p) of one component on its faces, and its part of the divergence."""
-    own, diagonal, entries = numbers[faces], np.zeros(np.count_nonzero(faces)), []
+    own, diagonal = numbers[faces], np.zeros(np.count_nonzero(faces))
+    entries: list[Entries] = []
     for across in range(3):
         for step in (1, -1):
             neighbour = np.roll(numbers, -step, across)[faces]

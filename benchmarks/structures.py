@@ -1,5 +1,7 @@
 """Structures to time with: random branched molecules and rattled aluminium."""
 
+from typing import Any
+
 import numpy as np
 from ase.build import bulk
 
@@ -31,6 +33,7 @@ def chain(atoms: int, generator: np.random.Generator, elements: list[int]) -> St
 
 def aluminium(cells_per_edge: int = 5, seed: int = 0) -> Structure:
     """One rattled fcc cell, of 500 atoms by default."""
-    crystal = bulk("Al", cubic=True).repeat(cells_per_edge)
+    cell: Any = bulk("Al", cubic=True)
+    crystal = cell.repeat(cells_per_edge)
     crystal.rattle(0.1, seed=seed)
     return checked_structure(crystal.numbers, crystal.positions, crystal.cell.array, True)

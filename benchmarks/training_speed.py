@@ -74,8 +74,8 @@ def _task(size: str, batch: int, forces: EnergyForceObjective | None) -> Task:
         [source],
         forces=[generator.normal(size=(ATOMS, 3)) for _ in structures],
     )
-    parts = np.split(np.arange(count), [FRAMES, FRAMES + 2])
-    prepared = Prepared(dataset, Split(*parts, count, 1, 0, "in order"), dict.fromkeys("HCNO", 0.0))
+    train, valid, test = np.split(np.arange(count), [FRAMES, FRAMES + 2])
+    prepared = Prepared(dataset, Split(train, valid, test, count, 1, 0, "in order"), dict.fromkeys("HCNO", 0.0))
     fit = FitConfig(batch_size=batch, max_batch_size=batch)
     return Task("steps", network_config(size, "molecules"), prepared, fit, forces, None, 1, 0.0, 0)
 

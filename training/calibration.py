@@ -67,7 +67,7 @@ def conformal(
     """
     floor = float(np.median(fitted[1]))
     ranked = np.sort(np.abs(scores(fitted[0], np.hypot(fitted[1], floor))))
-    one, two = (float(ranked[min(ranked.size, int(np.ceil((ranked.size + 1) * p))) - 1]) for p in NOMINAL)
+    one, two = (conformal_width(ranked, level) for level in NOMINAL)
     error, std = tested
     found = np.abs(scores(error, one * np.hypot(std, floor)))
     return Calibration(
@@ -82,6 +82,11 @@ def conformal(
         ],
         rank_correlation=rank_correlation(error, std),
     )
+
+
+def conformal_width(ranked: NDArray[np.float64], nominal: float) -> float:
+    """The half width that is to hold the share `nominal`: a quantile of sizes of held-out scores, in rising order."""
+    return float(ranked[min(ranked.size, int(np.ceil((ranked.size + 1) * nominal))) - 1])
 
 
 def calibration_scale(error: NDArray[np.float64], std: NDArray[np.float64]) -> float:

@@ -3,13 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from contract.card import FieldCard
-from training.flow_evaluation import load_tables, log_error, log_spread
+from training.flow_evaluation import load_tables
 from training.model_card import metrics_table, table
-from training.report.figures import Spread, calibration
-from training.report.flow import parity_figure
+from training.report.flow import calibration_figure, parity_figure
 from training.report.summary import duration
 
 
@@ -21,14 +18,11 @@ def write_flow_card(card: FieldCard, run: Path, folder: Path) -> None:
         run: the training run, with its predictions and slices.png.
         folder: of the model.
     """
-    tables, committee = load_tables(run), card.committee.log_permeability
+    tables = load_tables(run)
     (folder / "parity.svg").write_text(parity_figure(tables))
     (folder / "slices.png").write_bytes((run / "slices.png").read_bytes())
-    if committee is not None:
-        test = tables["test"]
-        std = np.hypot(log_spread(test), committee.floor)
-        spread = Spread("log permeability", "1", log_error(test), std, committee.scale)
-        (folder / "calibration.svg").write_text(calibration([spread], card.committee.members))
+    if card.committee.log_permeability is not None:
+        (folder / "calibration.svg").write_text(calibration_figure(tables))
     (folder / "MODEL_CARD.md").write_text("\n\n".join(_paragraphs(card)) + "\n")
 
 

@@ -53,7 +53,8 @@ def _by_lbmpy(image: Image, relaxation: float) -> float:
     solid = np.pad(~image, 1, mode="wrap")  # the boundary is asked for in the ghost layer too
 
     def is_wall(*centres: np.ndarray) -> np.ndarray:
-        return solid[tuple(np.round(centre + 0.5).astype(int) for centre in np.broadcast_arrays(*centres))]
+        walls: np.ndarray = solid[tuple(np.round(centre + 0.5).astype(int) for centre in np.broadcast_arrays(*centres))]
+        return walls
 
     step.boundary_handling.set_boundary(NoSlip(), mask_callback=is_wall, ghost_layers=True)
     step.run(STEPS)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from training.calibration import calibrate, calibration_scale, conformal, coverage, half_width, rank_correlation
+from training.calibration import (
+    calibrate,
+    calibration_scale,
+    conformal,
+    coverage,
+    half_width,
+    rank_correlation,
+    scores,
+)
+from training.report.figures import Spread
 
 MEMBERS = 4
 RNG = np.random.default_rng(0)
@@ -82,3 +91,13 @@ def test_members_that_agree_by_chance_promise_no_exact_answer() -> None:
     error, std = np.ones(50), np.full(50, 0.1)
     found = conformal((error, std), (np.ones(1), np.zeros(1)))
     assert found.scale * np.hypot(0.0, found.floor) == pytest.approx(1.0 / np.sqrt(2.0))
+
+
+def test_the_figure_of_conformal_intervals_shows_what_the_card_says() -> None:
+    error, std = committee(3000, 3)
+    valid, test = (error[:60], std[:60]), (error[60:], std[60:])
+    fitted = conformal(valid, test)
+    ranked = np.sort(np.abs(scores(valid[0], fitted.scale * np.hypot(valid[1], fitted.floor))))
+    spread = Spread("energy", "eV", test[0], np.hypot(test[1], fitted.floor), fitted.scale, ranked)
+    for held in fitted.coverage:
+        assert spread.held(fitted.scale, held.nominal, MEMBERS) == pytest.approx(100 * held.observed)

@@ -105,7 +105,9 @@ def test_the_record_has_every_generation_and_the_page_shows_it(runs: Path) -> No
     assert record["thresholds"]["force_std"] > 0
     page = (folder / "report.html").read_text()
     assert "Generation by generation" in page
-    assert page.count("<svg") >= 2
+    assert "uncertainty can be trusted" in page
+    assert "How the last committee learned" in page
+    assert page.count("<svg") >= 4
     table = by_generation(read_learnt(folder).generations)
     assert [row[0] for row in table.rows] == ["1", "2"]
 

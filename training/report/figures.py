@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from contract.card import BatchingCurve
-from training.calibration import NOMINAL, ONE_SIGMA, coverage
+from training.calibration import NOMINAL, ONE_SIGMA, conformal_width, coverage
 from training.fit import Epoch
 
 Array = NDArray[np.float64]
@@ -55,18 +55,30 @@ class Scatter(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Errors of one quantity in a unit, the members' std beside each, and the fitted scale of the latter."""
+    """Errors of one quantity in a unit, the members' std beside each, and the fitted scale of the latter.
+
+    Where no law of the errors is assumed, `ranked` are the sizes of those that the scale was fitted to, in calibrated
+    standard deviations and rising order; wider intervals are their quantiles.
+    """
 
     quantity: str
     unit: str
     error: Array
     std: Array
     scale: float
+    ranked: Array | None = None
 
     @property
     def calibrated(self) -> Array:
         """Standard deviations that hold 68 % of the errors."""
         return self.scale * self.std
+
+    def held(self, scale: float, level: float, members: int) -> float:
+        """Percent of the errors inside the interval that is to hold the share `level`, of a std times a scale."""
+        if self.ranked is None or scale != self.scale:
+            return 100 * coverage(self.error, scale * self.std, level, members)
+        width = conformal_width(self.ranked, level)
+        return 100 * float(np.mean(np.abs(self.error) <= width * self.calibrated))
 
 
 def learning_curves(histories: Sequence[Sequence[Epoch]], *, steps: bool) -> str:
@@ -242,9 +254,9 @@ def _coverage_panel(axes: Axes, spread: Spread, members: int) -> None:
     axes.plot((0, 100), (0, 100), color=GREY, lw=0.8, label="as they should")
     lines = (("as the members spread", 1.0, VERMILLION, (0, (4, 2)), "s"), ("calibrated", spread.scale, BLUE, "-", "o"))
     for label, scale, colour, style, marker in lines:
-        observed = [100 * coverage(spread.error, scale * spread.std, level, members) for level in _LEVELS]
+        observed = [spread.held(scale, level, members) for level in _LEVELS]
         axes.plot(100 * _LEVELS, observed, color=colour, ls=style, lw=1.8, label=label)
-        marked = [100 * coverage(spread.error, scale * spread.std, level, members) for level in NOMINAL]
+        marked = [spread.held(scale, level, members) for level in NOMINAL]
         axes.plot(100 * np.array(NOMINAL), marked, marker, color=colour, ms=6)
         if scale == spread.scale:
             for level, held in zip(NOMINAL, marked, strict=True):
@@ -257,6 +269,7 @@ def _coverage_panel(axes: Axes, spread: Spread, members: int) -> None:
 
 
 def _size_panel(axes: Axes, spread: Spread) -> None:
+    unit = "thousandths" if spread.unit == "1" else f"m{spread.unit}"
     std, size = 1e3 * spread.calibrated.ravel(), 1e3 * np.abs(spread.error).ravel()
     shown = _shown(len(size), _MOST_SIZES)
     axes.scatter(std[shown], size[shown], s=_dot(size[shown]), c=BLUE, alpha=0.3, lw=0, rasterized=True)
@@ -271,7 +284,7 @@ def _size_panel(axes: Axes, spread: Spread) -> None:
     axes.set(
         xscale="log", yscale="log", xlim=ends, ylim=(lowest, 1.3 * float(size.max())),
         title=f"{spread.quantity}: size of the error",
-        xlabel=f"calibrated standard deviation (m{spread.unit})", ylabel=f"|error| (m{spread.unit})",
+        xlabel=f"calibrated standard deviation ({unit})", ylabel=f"|error| ({unit})",
     )  # fmt: skip
     axes.legend(loc="lower right")
 

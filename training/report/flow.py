@@ -12,19 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
+from training.calibration import conformal, scores
 from training.files import read_json
 from training.flow_evaluation import (
     MEAN,
     baselines,
     comparisons,
     load_tables,
+    log_error,
+    log_spread,
     network_permeability,
     permeability_metrics,
     test_metrics,
 )
 from training.pipelines.permeability import FlowImage, PermeabilityTraining, flow_image, load_committee, part_labels
 from training.report.errors import Table, short
-from training.report.figures import GREY, MEMBER_COLOURS, drawn
+from training.report.figures import GREY, MEMBER_COLOURS, Spread, calibration, drawn
 from training.report.page import template, write_page
 from training.report.summary import duration
 
@@ -102,6 +105,15 @@ def _parity(axes: Any, true: Array, predicted: Array, family: NDArray[np.str_]) 
         axes.loglog(true[at], predicted[at], _MARKERS[i % 7], color=MEMBER_COLOURS[i % 8], ms=5, label=name, alpha=0.85)
 
 
+def calibration_figure(tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> str:
+    """Intervals of log k, whose scale is fitted to the validation part, on the test part; SVG."""
+    valid, test = ((log_error(tables[part]), log_spread(tables[part])) for part in ("valid", "test"))
+    fitted = conformal(valid, test)
+    ranked = np.sort(np.abs(scores(valid[0], fitted.scale * np.hypot(valid[1], fitted.floor))))
+    spread = Spread("log permeability", "1", test[0], np.hypot(test[1], fitted.floor), fitted.scale, ranked)
+    return calibration([spread], tables["test"]["members"].shape[1])
+
+
 def learning_figure(folder: Path) -> str:
     """Loss of every member against its updates; SVG."""
 
@@ -136,6 +148,7 @@ def _page(folder: Path, config: PermeabilityTraining, tables: Mapping[str, Mappi
         slices=base64.b64encode((folder / "slices.png").read_bytes()).decode(),
         figures={
             "parity": Markup((folder / "parity.svg").read_text()),
+            "calibration": Markup(calibration_figure(tables)),
             "learning": Markup(learning_figure(folder)),
         },
         commands=[f"understudy train {config.name}.yaml", f"understudy publish {config.name}"],

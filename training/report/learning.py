@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from contract.card import DataSource, Split
+from training.evaluation import Predictions
+from training.fit import Epoch
 from training.pipelines.metal import survival
 from training.report.errors import Table, short
-from training.report.figures import BLUE, GREY, MEMBER_COLOURS, VERMILLION, Scatter, drawn, parity
-from training.report.folder import IncompleteRun
+from training.report.figures import BLUE, GREY, MEMBER_COLOURS, VERMILLION, Scatter, drawn, learning_curves, parity
+from training.report.folder import IncompleteRun, histories
 from training.report.page import template, write_page
 from training.report.summary import duration
+from training.report.trust import Trust, trust
 
 USELESS: Final = 0.2
 _NEEDED: Final = ("run.json", "config.yaml", "generations.json", "predictions.npz")
@@ -27,14 +30,22 @@ _REASONS: Final = ("energy", "force", "close", "survived", "not finite")
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What a finished loop left in its folder; `properties` are None where they were not computed."""
+    """What a finished loop left in its folder.
+
+    Attributes:
+        valid, test: what the committee says of both halves of the held-out frames.
+        histories: learning curves of the last committee's members.
+        properties: beside the reference's; None where they were not computed.
+    """
 
     config_text: str
     record: dict[str, Any]
     ended: str
     thresholds: dict[str, float]
     generations: list[dict[str, Any]]
+    valid: Mapping[str, np.ndarray]
     test: Mapping[str, np.ndarray]
+    histories: list[list[Epoch]]
     properties: dict[str, Any] | None
 
 
@@ -57,23 +68,30 @@ def read_learnt(folder: Path) -> Learnt:
         raise IncompleteRun(f"{folder} has no {', '.join(missing)}: not a finished loop. `understudy learn` goes on.")
     found = json.loads((folder / "generations.json").read_text())
     path = folder / "properties.json"
-    with np.load(folder / "predictions.npz") as arrays:
-        test = {name.removeprefix("test/"): arrays[name] for name in arrays.files if name.startswith("test/")}
+    last = sorted(folder.glob("generation-*"))[-1:]
     return Learnt(
         (folder / "config.yaml").read_text(),
         json.loads((folder / "run.json").read_text()),
         found["ended"],
         found["thresholds"],
         found["generations"],
-        test,
+        _part(folder, "valid"),
+        _part(folder, "test"),
+        histories(last[0]) if last else [],
         json.loads(path.read_text()) if path.exists() else None,
     )
+
+
+def _part(folder: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(folder / "predictions.npz") as arrays:
+        return {key.removeprefix(f"{name}/"): arrays[key] for key in arrays.files if key.startswith(f"{name}/")}
 
 
 def render(learnt: Learnt) -> str:
     """The page as HTML."""
     record, properties = learnt.record, learnt.properties
     config = record["config"]
+    trusted = trust(*(Predictions(part["energy"], part["target"]) for part in (learnt.valid, learnt.test)))
     return template("learning.html").render(
         config=config,
         config_text=learnt.config_text,
@@ -85,6 +103,8 @@ def render(learnt: Learnt) -> str:
         by_generation=by_generation(learnt.generations),
         useless=sum(g.get("spearman", 1.0) < USELESS for g in learnt.generations),
         held_out=held_out(learnt),
+        members=config["network"]["members"],
+        trust=trusted,
         properties=None if properties is None else property_table(properties),
         curve_rms=None if properties is None else properties["cold_curve"]["rms_mev_an_atom"],
         melt=None if properties is None else properties["melt"],
@@ -92,7 +112,7 @@ def render(learnt: Learnt) -> str:
         split=Split.model_validate(record["split"]),
         cost=duration(record["cpu_seconds"]),
         commands=[f"understudy learn {config['name']}.yaml", f"understudy publish {config['name']}"],
-        figures={name: Markup(svg) for name, svg in _figures(learnt).items()},
+        figures={name: Markup(svg) for name, svg in _figures(learnt, trusted).items()},
     )
 
 
@@ -148,7 +168,7 @@ def _headline(learnt: Learnt) -> list[tuple[str, str]]:
     ]
 
 
-def _figures(learnt: Learnt) -> dict[str, str]:
+def _figures(learnt: Learnt, trusted: Trust | None) -> dict[str, str]:
     points = Scatter(learnt.test["target_forces"].ravel(), learnt.test["forces"].ravel().astype(float))
     made = {
         "generations": drawn("generations", 8.0, 6.0, lambda figure: _generations(figure, learnt.generations)),
@@ -156,6 +176,11 @@ def _figures(learnt: Learnt) -> dict[str, str]:
     }
     if any(g.get("force_rmse_by_frame") for g in learnt.generations):
         made["spread"] = drawn("spread", 6.4, 4.2, lambda figure: _spread(figure.subplots(), learnt.generations))
+    if trusted is not None:
+        made["calibration"] = trusted.figure
+    if learnt.histories:
+        steps = learnt.record["config"]["fit"]["schedule"] == "plateau"
+        made["curves"] = learning_curves(learnt.histories, steps=steps)
     if (properties := learnt.properties) is not None:
         made["properties"] = drawn("properties", 9.2, 3.8, lambda figure: _properties(figure, properties))
     return made

@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
 
 def render(finished: Finished) -> str:
     """The report of a run as HTML."""
-    record, trusted = finished.run.record, trust(finished)
+    record, trusted = finished.run.record, trust(finished.valid.energies, finished.test.energies)
     return template("report.html").render(
         config=record["config"],
         config_text=finished.config,

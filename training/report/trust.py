@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from training.calibration import NOMINAL, calibration_scale, coverage, rank_correlation
+from training.evaluation import Predictions
 from training.report.errors import Table, short
 from training.report.figures import Spread, calibration
-from training.report.folder import Finished
 
 _LOW_RANK: Final = 0.2
 
@@ -22,12 +22,11 @@ class Trust:
     figure: str
 
 
-def trust(finished: Finished) -> Trust | None:
+def trust(valid: Predictions, test: Predictions) -> Trust | None:
     """Fit the scale on the validation part and test it; None for a single network, which has no spread."""
-    valid, test = finished.valid.energies, finished.test.energies
     if valid.std is None or test.std is None:
         return None
-    scale, members = calibration_scale(valid.error, valid.std), finished.members
+    scale, members = calibration_scale(valid.error, valid.std), len(test.energy)
     rank = rank_correlation(test.error, test.std)
     rows = []
     for name, part, std in (("validation (fitted here)", valid, valid.std), ("test", test, test.std)):

@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
         value = {name: parameters[name]["string_value"] for name in ("project", "graph", "cutoff")}
         sys.path.insert(0, value["project"])
@@ -19,7 +20,7 @@ class TritonPythonModel:
         self.direct = Direct(Path(value["graph"]), float(value["cutoff"]))
         self.structure = checked_structure
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         structures = [
             self.structure(
                 pb.get_input_tensor_by_name(request, "numbers").as_numpy().ravel(),
