@@ -45,10 +45,8 @@ def run() -> Finding:
     torch.set_num_threads(1)
     student, teachers = judged("organic", ModelRepository(MODELS)), AniReference(TEACHERS)
     values = {name: _compared(student, teachers, path) for name, path in FILES.items()}
-    files = {**FILES, "ani-1ccx": TEACHERS, "organic": ModelRepository(MODELS).load("organic").file("model.onnx")}
-    return Finding(
-        {"model": student.name, **values}, NOTES, digests={name: sha256_of(path) for name, path in files.items()}
-    )
+    files = {name: sha256_of(path) for name, path in {**FILES, "ani-1ccx": TEACHERS}.items()}
+    return Finding({"model": student.name, **values}, NOTES, digests=files | {"organic": student.digest})
 
 
 def _compared(student: Judged, teachers: AniReference, path: Path) -> dict[str, dict[str, float]]:

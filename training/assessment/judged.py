@@ -9,11 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.card import ModelCard
 from contract.elements import NUMBERS
 from contract.errors import RepositoryError
 from contract.graphs import Graph, build_graph, collate
-from contract.repository import ModelRepository
+from contract.repository import ModelRepository, StoredModel, sha256_of
 from contract.structures import Structure
 from training.assessment.errors import NoSuchModel
 from training.candidate import reference_energies
@@ -33,7 +32,8 @@ class Judged:
 
     Attributes:
         name: as it is named in tables.
-        what: how it is asked.
+        what: how it is asked, and its digest in short.
+        digest: of a published model; of a run's weights, their sha256.
         elements: atomic numbers that it knows.
         cutoff: angstrom.
         references: eV per element.
@@ -46,6 +46,7 @@ class Judged:
 
     name: str
     what: str
+    digest: str
     elements: frozenset[int]
     cutoff: float
     references: dict[str, float]
@@ -95,7 +96,7 @@ def judged(name: str, repository: ModelRepository) -> Judged:
             f"{name} is neither the folder of a run nor a model in {repository.root}: {error}. Published are: "
             f"{', '.join(repository.names()) or 'none'}"
         ) from None
-    return _of_published(stored.potential_card, stored.file("model.onnx"))
+    return _of_published(stored)
 
 
 def ask(model: Judged, structures: Sequence[Structure]) -> Answers:
@@ -130,10 +131,11 @@ def _seconds(model: Judged, structure: Structure) -> float:
 
 
 def _of_run(name: str, run: Run, weights: Path) -> Judged:
-    config = run.network.config
+    config, digest = run.network.config, sha256_of(weights)
     return Judged(
         name=Path(name).resolve().name,
-        what="the folder of a run, with PyTorch",
+        what=f"the folder of a run, weights {digest[:12]}, with PyTorch",
+        digest=digest,
         elements=frozenset(config.elements),
         cutoff=config.cutoff_angstrom,
         references=run.references,
@@ -145,10 +147,12 @@ def _of_run(name: str, run: Run, weights: Path) -> Judged:
     )
 
 
-def _of_published(card: ModelCard, graph: Path) -> Judged:
+def _of_published(stored: StoredModel) -> Judged:
+    card, graph = stored.potential_card, stored.file("model.onnx")
     return Judged(
         name=f"{card.name} version {card.version}",
-        what="published, with ONNX Runtime as it is served",
+        what=f"published, digest {stored.digest[:12]}, with ONNX Runtime as it is served",
+        digest=stored.digest,
         elements=frozenset(NUMBERS[symbol] for symbol in card.domain.elements),
         cutoff=card.domain.cutoff_angstrom,
         references=card.atomic_reference_ev,
