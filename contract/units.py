@@ -38,6 +38,13 @@ POTENTIAL_SIGNS: Final[dict[str, str]] = {
 DARCY_M2: Final = 9.869233e-13
 MILLIDARCY_M2: Final = 1e-3 * DARCY_M2
 
+
+def permeability_in_units(voxel2: float, voxel_size_um: float) -> dict[str, float]:
+    """A permeability in voxel^2, m^2 and millidarcy: k_voxel2, k_m2, k_mD."""
+    m2 = voxel2 * (voxel_size_um * 1e-6) ** 2
+    return {"k_voxel2": voxel2, "k_m2": m2, "k_mD": m2 / MILLIDARCY_M2}
+
+
 FIELD_UNITS: Final[dict[str, str]] = {
     "voxel_size": "micrometre",
     "k_voxel2": "voxel^2",

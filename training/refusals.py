@@ -27,5 +27,12 @@ def told() -> Iterator[None]:
 
 
 def _told(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+    text = _settings(error) if isinstance(error, ValidationError) else str(error)
+    Console(stderr=True).print(Text.assemble(("Error: ", "bold red"), text), soft_wrap=True)
     return typer.Exit(1)
+
+
+def _settings(error: ValidationError) -> str:
+    """Each setting of a configuration that is wrong, on a line; the first name may be the kind of configuration."""
+    found = [f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}" for each in error.errors()]
+    return "\n  ".join(["the configuration cannot be used:", *found])

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.packed import isolated_porosity
-from contract.units import FIELD_SIGNS, FIELD_UNITS
+from contract.units import FIELD_SIGNS, FIELD_UNITS, permeability_in_units
 from service.errors import BadImage
-from service.families.field import FlowPrediction, in_units
+from service.families.field import FlowPrediction
 from service.flow import FlowAnswer
 from service.rock import Rock, interval_warning, octants, throat_of, warnings_of
 
@@ -20,7 +20,7 @@ def said_of(answer: FlowAnswer, rock: Rock, receipt: Mapping[str, Any]) -> dict[
     """The whole answer as plain values; numbers by axis where they have one."""
     each = {prediction.axis: prediction for prediction in answer.predictions}
     card = answer.model.card
-    permeabilities = {axis: in_units(p.permeability, rock.voxel_size_um) for axis, p in each.items()}
+    permeabilities = {axis: permeability_in_units(p.permeability, rock.voxel_size_um) for axis, p in each.items()}
     intervals = {axis: _interval(p, rock) for axis, p in each.items()}
     throats = [throat_of(rock, prediction) for prediction in answer.predictions]
     geometries = {axis: p.geometry for axis, p in each.items()}
@@ -64,14 +64,14 @@ def said_of(answer: FlowAnswer, rock: Rock, receipt: Mapping[str, Any]) -> dict[
 
 def said_beside_field(prediction: FlowPrediction, rock: Rock) -> str:
     """What a file of a field does not say, in one line, as a dictionary of RFC 9651."""
-    said = {**in_units(prediction.permeability, rock.voxel_size_um), **prediction.residuals}
+    said = {**permeability_in_units(prediction.permeability, rock.voxel_size_um), **prediction.residuals}
     return ", ".join([f'axis="{prediction.axis}"', *(f'{key.lower()}="{value:.6g}"' for key, value in said.items())])
 
 
 def _interval(prediction: FlowPrediction, rock: Rock) -> dict[str, tuple[float, float]] | None:
     if prediction.interval_95 is None:
         return None
-    low, high = (in_units(k, rock.voxel_size_um) for k in prediction.interval_95)
+    low, high = (permeability_in_units(k, rock.voxel_size_um) for k in prediction.interval_95)
     return {unit: (low[unit], high[unit]) for unit in low}
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 from understudy.framing import Array
 
+from contract.units import permeability_in_units
 from service.api.field_answers import said_of
 from service.api.images import counted
 from service.api.kserve import Asked
 from service.api.kserve_tensors import FIELD_INPUTS
 from service.api.parse import refuse_unknown
 from service.errors import BadImage, BadRequest, MissingField
-from service.families.field import in_units
 from service.flow import FlowAnswer, FlowOptions
 from service.models import FieldModel
 from service.plane import Plane
@@ -132,9 +132,9 @@ def _tensor(name: str, answer: FlowAnswer, rock: Rock) -> Array:
     predictions = answer.predictions
     if name.startswith("k_mD_interval"):
         pairs = [p.interval_95 or (0.0, 0.0) for p in predictions]  # without flow there is no interval
-        return np.array([[in_units(k, rock.voxel_size_um)["k_mD"] for k in pair] for pair in pairs])
+        return np.array([[permeability_in_units(k, rock.voxel_size_um)["k_mD"] for k in pair] for pair in pairs])
     if name.startswith("k_"):
-        return np.array([in_units(p.permeability, rock.voxel_size_um)[name] for p in predictions])
+        return np.array([permeability_in_units(p.permeability, rock.voxel_size_um)[name] for p in predictions])
     if name == "velocity":
         return np.stack([np.asarray(p.velocity) for p in predictions])
     if name == "in_domain":

@@ -12,7 +12,6 @@ from contract.card import FieldCard, FlowDomain
 from contract.conduction import Flag
 from contract.errors import TooLarge
 from contract.flow import FlowInputs, Geometry, flow_inputs
-from contract.units import MILLIDARCY_M2
 from contract.voxels import AXES, Image
 from service.errors import NonFiniteAnswer
 from service.trust import Domain, Verdict
@@ -258,9 +257,3 @@ def _agreed(log_std: float | None, domain: FlowDomain) -> tuple[str, str]:
         return "in", ""
     verdict = "edge" if log_std <= domain.log_std_out else "out"
     return verdict, f"the members disagree: std of log k {log_std:.3g}, usual up to {domain.log_std_in:.3g}."
-
-
-def in_units(voxel2: float, voxel_size_um: float) -> dict[str, float]:
-    """A permeability in voxel^2, m^2 and millidarcy."""
-    m2 = voxel2 * (voxel_size_um * 1e-6) ** 2
-    return {"k_voxel2": voxel2, "k_m2": m2, "k_mD": m2 / MILLIDARCY_M2}

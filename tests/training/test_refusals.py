@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from training.cli import publish
+from training.cli import publish, train
 from training.extras import extras
 
 # What an installation for serving alone lacks: importing any of these fails as if it were not there.
@@ -48,6 +48,17 @@ def test_an_error_for_people_is_one_text(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["no-such-run", "--runs", str(tmp_path)])
     assert (ended.exit_code, ended.stderr.count("\n")) == (1, 1)
     assert "understudy train" in ended.stderr
+
+
+def test_what_is_wrong_in_a_configuration_is_a_line_a_setting(project: Path, tmp_path: Path) -> None:
+    shipped = (project / "training" / "configs" / "malonaldehyde-committee-small.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(shipped.replace("batch_size", "bach_size").replace("order: 2", "order: 7"))
+    app = typer.Typer()
+    app.command()(train)
+    ended = CliRunner().invoke(app, [str(tmp_path / "mine.yaml"), "--runs", str(tmp_path)])
+    first, *lines = ended.stderr.splitlines()
+    assert (ended.exit_code, first) == (1, "Error: the configuration cannot be used:")
+    assert [line.partition(":")[0].strip() for line in lines] == ["committee.network.order", "committee.fit.bach_size"]
 
 
 def test_every_package_of_the_training_extra_is_known(project: Path) -> None:

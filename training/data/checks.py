@@ -3,7 +3,7 @@
 Each check returns a Finding or nothing. `inspect` runs them all, `require_sound` raises.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from contract.elements import symbols
 from contract.structures import Structure
 from contract.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL_EV
 from training.data.dataset import Dataset
@@ -331,6 +332,27 @@ def _fits_as_a_whole(dataset: Dataset) -> bool:
 def _likeliest(*findings: Finding | None) -> list[Finding]:
     """The one that names most frames: a wrong force makes some energies look wrong, and the other way round."""
     return sorted((f for f in findings if f), key=lambda f: -len(f.frames))[:1]
+
+
+def require_known(dataset: Dataset, elements: Sequence[int]) -> None:
+    """Refuse data with an element that a network does not know: its atoms would be left without features in silence.
+
+    Args:
+        dataset: to be learnt.
+        elements: atomic numbers of the network.
+
+    Raises:
+        UnsoundData: naming the elements and the frames.
+    """
+    strange = ~np.isin(dataset.numbers, elements)
+    where = np.bincount(_frame_of_atom(dataset), weights=strange, minlength=len(dataset)) > 0
+    missing = np.unique(dataset.numbers[strange]).tolist()
+    message = (
+        f"the data hold {', '.join(symbols(missing))}, which the network does not know. Add {missing} to "
+        "network.elements, or leave these frames out."
+    )
+    if finding := _finding(dataset, "unknown_elements", message, where):
+        raise UnsoundData([finding])
 
 
 def _bonds_of_hydrogen(structure: Structure) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from training.batches import LabelledGraphs
 from training.checkpoint import Run, save_run
 from training.data import DataSpec
+from training.data.checks import require_known
 from training.evaluation import predict_energies, predict_forces, save_predictions
 from training.fit import FitConfig, Validation, fit
 from training.networks.hipnn import HipNN, HipNNConfig
@@ -46,6 +47,7 @@ class CommitteeConfig(BaseModel):
 def train_committee(config: CommitteeConfig, folder: Path) -> Run:
     """Train a committee and save it in `folder`; an interrupted run goes on where it was."""
     prepared = prepare(config.data, config.split)
+    require_known(prepared.dataset, config.network.elements)
     train = _training_graphs(config, prepared)
     valid = prepared.graphs("valid", config.network.cutoff_angstrom)
     value = validation(valid, config)

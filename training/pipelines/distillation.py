@@ -21,6 +21,7 @@ from rich.console import Console
 
 from training.batches import LabelledGraphs
 from training.checkpoint import Run, load_run, save_run
+from training.data.checks import require_known
 from training.evaluation import predict_forces, predict_member_forces, save_predictions
 from training.fit import FitConfig
 from training.networks.hipnn import HipNN, HipNNConfig
@@ -53,6 +54,7 @@ def train_student(config: DistillationConfig, folder: Path) -> Run:
     teacher = load_run(folder.parent / config.teacher)
     taught = CommitteeConfig.model_validate(teacher.record["config"])
     prepared = replace(prepare(taught.data, taught.split), references=teacher.references)
+    require_known(prepared.dataset, config.network.elements)
     train = _labelled(teacher.network, prepared, "train", config, taught)
     valid = _labelled(teacher.network, prepared, "valid", config, taught)
     alone = taught.model_copy(update={"forces": config.forces, "fit": config.fit})

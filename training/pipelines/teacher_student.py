@@ -20,6 +20,7 @@ from contract.structures import Structure
 from training import processes
 from training.active.committee import NetworkCommittee
 from training.checkpoint import HipNNRun, load_run, save_run
+from training.data.checks import require_known
 from training.data.dataset import Dataset, concatenate
 from training.data.extxyz import read_extxyz
 from training.data.provenance import Provenance
@@ -64,6 +65,7 @@ def train_taught(config: TeacherStudentConfig, folder: Path) -> HipNNRun:
             write_labelled(structures, _as_reference(teacher).label(structures), folder / TAUGHT)
     processes.wait_for_the_first()
     prepared = taught_parts(config, folder)
+    require_known(prepared.dataset, config.network.elements)
     train = replace(
         prepared.graphs("train", config.network.cutoff_angstrom),
         atomic_energy=_as_reference(teacher).atomic_energies(list(prepared.part("train"))),

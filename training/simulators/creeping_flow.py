@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.conduction import conduct
+from contract.units import permeability_in_units
 from contract.voxels import Image, length_scale_squared, pores_of, wall_distance
 
 Ends = Literal["mirror", "periodic"]
@@ -83,6 +84,10 @@ class Flow:
     def flux_std(self) -> float:
         """Standard deviation of the flux over the slices, over its mean; 0 for an exact steady state."""
         return float(self.flux.std() / self.flux.mean()) if self.permeability else 0.0
+
+    def in_units(self, voxel_size_um: float) -> dict[str, float]:
+        """The permeability as k_voxel2, k_m2 and k_mD, for voxels of this size in micrometres."""
+        return permeability_in_units(self.permeability, voxel_size_um)
 
 
 def solve_flow(

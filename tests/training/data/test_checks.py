@@ -9,7 +9,14 @@ from ase.calculators.emt import EMT
 
 from contract.card import DataSource
 from contract.units import BOHR_ANGSTROM, HARTREE_EV, KCAL_MOL_EV
-from training.data.checks import UnsoundData, atomic_energy_ev, inspect, require_apart, require_sound
+from training.data.checks import (
+    UnsoundData,
+    atomic_energy_ev,
+    inspect,
+    require_apart,
+    require_known,
+    require_sound,
+)
 from training.data.dataset import Dataset, concatenate, ragged, uniform
 from training.data.splits import Split, split, split_at_random
 
@@ -225,3 +232,12 @@ def test_a_random_split_of_data_with_copies_is_caught(springs: Springs) -> None:
     with pytest.raises(UnsoundData, match="shared_copies"):
         require_apart(twice, split_at_random(twice))
     require_apart(twice, split(twice, tolerance=1e-5, block=1))
+
+
+def test_elements_that_the_network_does_not_know_are_refused_with_their_frames(source: DataSource) -> None:
+    water, hydrogen = np.array([8, 1, 1]), np.array([1, 1])
+    places = np.arange(9.0).reshape(3, 3)
+    dataset = ragged([hydrogen, water, water], [places[:2], places, places + 0.1], [0.0, 1.0, 2.0], [source])
+    require_known(dataset, [1, 8])
+    with pytest.raises(UnsoundData, match=r"unknown_elements: the data hold O, .* Frames 1, 2\."):
+        require_known(dataset, [1, 6])

@@ -17,7 +17,7 @@ def _blobs(shape: tuple[int, ...], porosity: float, seed: int = 0) -> np.ndarray
 
 
 @pytest.mark.parametrize("relaxation", [0.6, 1.0, 1.5])
-@pytest.mark.parametrize("nodes", [3, 10])
+@pytest.mark.parametrize("nodes", [3, 10, 20])
 def test_a_slit_has_the_permeability_of_the_discrete_parabola_whatever_the_viscosity(
     nodes: int, relaxation: float
 ) -> None:
@@ -26,6 +26,8 @@ def test_a_slit_has_the_permeability_of_the_discrete_parabola_whatever_the_visco
     flow = solve_flow(image, 2, "periodic", Solver(relaxation=relaxation, tolerance=1e-9))
     exact = nodes**2 / 12 + 1 / 24
     assert flow.permeability * (nodes + 1) / nodes == pytest.approx(exact, rel=1e-6)
+    assert flow.in_units(3.0)["k_m2"] == pytest.approx(9e-12 * flow.permeability)
+    assert flow.in_units(3.0)["k_mD"] == pytest.approx(9e3 * flow.permeability / 0.9869233)
 
 
 @pytest.mark.parametrize(("side", "bound"), [(3, 0.08), (10, 0.015), (20, 0.005)])
