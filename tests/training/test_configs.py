@@ -106,6 +106,13 @@ def test_a_machine_without_a_gpu_is_told_so_before_anything_is_read(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_metal_whose_network_does_not_know_it_is_refused(tmp_path: Path) -> None:
+    text = (CONFIGS / "aluminium-small.yaml").read_text()
+    (tmp_path / "copper.yaml").write_text(text.replace("element: Al\n", "element: Cu\n"))
+    with pytest.raises(ValueError, match=r"element is Cu, and network\.elements are \[13\]"):
+        read_learning_config(tmp_path / "copper.yaml")
+
+
 def _small_molecules(path: Path) -> Path:
     """Four rattled shapes of each of a few molecules, labelled by the shipped model."""
     frames = [molecule(name) for name in SMALL_MOLECULES for _ in range(4)]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from ase.data import atomic_masses
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import spearmanr
 
 from contract.elements import NUMBERS
@@ -101,6 +101,12 @@ class MetalConfig(BaseModel):
     held_out: int = Field(120, ge=20, description="frames of the reference's own dynamics, to calibrate and to test")
     validation: FccValidation | None = Field(None, description="properties of a crystal and its melt; null for none")
     provenance: Provenance = Field(description="of the labels, for the card")
+
+    @model_validator(mode="after")
+    def _the_network_knows_the_element(self) -> "MetalConfig":
+        if NUMBERS.get(self.element) not in self.network.elements:
+            raise ValueError(f"element is {self.element}, and network.elements are {self.network.elements}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
