@@ -91,7 +91,8 @@ def _normalised(scale: ScaleNetwork, x: Tensor, moments: Tensor, counted: Tensor
     for layer in scale.body:
         if isinstance(layer, _InstanceNorm):
             mean, variance = (moments[len(sums), :, i].reshape(1, -1, 1, 1, 1) for i in (0, 1))
-            lines = torch.stack([x * counted, x * x * counted], dim=-1).sum(dim=4)  # float32 along lines alone
+            here = x * counted
+            lines = torch.stack([here.sum(dim=4), (here * x).sum(dim=4)], dim=-1)  # float32 along lines alone
             sums.append(lines.double().sum(dim=(2, 3))[0])
             x = (x - mean) * torch.rsqrt(variance + layer.eps)
         else:
