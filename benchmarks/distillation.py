@@ -3,8 +3,9 @@
 Matin et al., arXiv:2503.14293. Teachers see energies alone; their mean forces label the training frames; a student of
 the same architecture learns reference energies and these forces. Beside it: an energy-only network of equal epochs, of
 the student's own CPU time and of the CPU time of teachers and student together; the teachers' mean; a student of one
-teacher; one that sees the teachers' energies; one of untrained teachers, which must be worse; one of the true forces.
-Then dynamics: how long trajectories of each live at a ladder of time steps.
+teacher; one for which frames count less where the teachers disagree; one that sees their energies; one of untrained
+teachers, which must be worse; one of the true forces. Then dynamics: how long trajectories of each live at a ladder of
+time steps.
 
 Networks and trajectories are kept under runs/distillation, so that a comparison goes on where it was stopped.
 """
@@ -38,7 +39,7 @@ from benchmarks.testing_ground import (
 )
 from contract.graphs import Graph
 from training.batches import LabelledGraphs
-from training.evaluation import predict_forces
+from training.evaluation import predict_forces, predict_member_forces
 from training.networks.hipnn import HipNN, HipNNConfig
 from training.objectives.forces import EnergyForceObjective
 from training.objectives.losses import ObjectiveFunction, energy_objective
@@ -50,6 +51,7 @@ ALL_CPU: Final = "energies alone, CPU time of teachers and student"
 COMMITTEE: Final = "the teachers' mean"
 STUDENT: Final = "student: reference energies, mean forces"
 ONE: Final = "student of one teacher"
+WEIGHED: Final = "student: frames weighed by the teachers' agreement"
 TAUGHT: Final = "student: teachers' energies, mean forces"
 UNTRAINED: Final = "student of untrained teachers"
 TRUE: Final = "true forces"
@@ -151,7 +153,8 @@ def networks_of(
     committee = Trained(stack([each.network for each in taught]), sum(each.cpu_seconds for each in taught))
     torch.manual_seed(seed)
     blank = stack([HipNN(kind) for _ in range(teachers)])
-    learnt = student(STUDENT, _labelled(parts, committee.network))
+    labelled = _labelled(parts, committee.network)
+    learnt = student(STUDENT, labelled)
     an_epoch = committee.cpu_seconds / (teachers * epochs)
     own_time = round(learnt.cpu_seconds / an_epoch)
     return {
@@ -159,6 +162,7 @@ def networks_of(
         COMMITTEE: [committee],
         STUDENT: [learnt],
         ONE: [student(ONE, _labelled(parts, taught[0].network))],
+        WEIGHED: [student(WEIGHED, _weighed(labelled, committee.network))],
         TAUGHT: [student(TAUGHT, _labelled(parts, committee.network, energies=True))],
         UNTRAINED: [student(UNTRAINED, _labelled(parts, blank))],
         STUDENT_CPU: [alone(STUDENT_CPU, own_time)],
@@ -187,6 +191,16 @@ def _taught(graphs: LabelledGraphs, teacher: HipNN, *, energies: bool) -> Labell
     ends = np.cumsum([graph.n_atoms for graph in graphs.graphs])[:-1]
     energy = predicted.energy.mean(axis=0).astype(np.float64) if energies else graphs.energy
     return replace(graphs, forces=np.split(forces, ends), energy=energy)
+
+
+def _weighed(labels: Parts, committee: HipNN) -> Parts:
+    """Training frames count 1 / (1 + (s / median)^2), s being how far apart the teachers' forces are, in the mean 1."""
+    forces = predict_member_forces(committee, labels.train)
+    atoms = np.array([graph.n_atoms for graph in labels.train.graphs])
+    of_atom = forces.var(axis=0, ddof=1).mean(axis=1)
+    variance = np.add.reduceat(of_atom, np.cumsum(atoms) - atoms) / atoms
+    weight = 1.0 / (1.0 + variance / np.median(variance))
+    return replace(labels, train=replace(labels.train, weight=np.float32(weight / weight.mean())[:, None]))
 
 
 def _ratios(arms: Sequence[Arm], base: Sequence[Arm]) -> dict[str, list[float]]:
