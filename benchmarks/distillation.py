@@ -56,7 +56,7 @@ TAUGHT: Final = "student: teachers' energies, mean forces"
 UNTRAINED: Final = "student of untrained teachers"
 TRUE: Final = "true forces"
 LIVING: Final = (TEACHER, ALL_CPU, COMMITTEE, STUDENT, TRUE)
-STEPS_FS: Final = (0.5, 1.0, 1.5, 2.0, 2.5)
+STEPS_FS: Final = (1.0, 1.5, 2.0, 2.5)
 
 NOTES = """
 Energies, with forces that only `true forces` learns from. The same network everywhere (16 features, l = 1), 1 thread.
