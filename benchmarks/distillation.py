@@ -90,7 +90,7 @@ def accuracy(
     ground: Ground,
     teachers: int,
     seeds: Sequence[int] = (0, 1, 2),
-    living_seeds: Sequence[int] = (0,),
+    living_seeds: Sequence[int] = (0, 1, 2),
     frames: int = 600,
     epochs: int = 100,
     runs: int = 100,
