@@ -200,7 +200,7 @@ def _weighed(labels: Parts, committee: HipNN) -> Parts:
     of_atom = forces.var(axis=0, ddof=1).mean(axis=1)
     variance = np.add.reduceat(of_atom, np.cumsum(atoms) - atoms) / atoms
     weight = 1.0 / (1.0 + variance / np.median(variance))
-    return replace(labels, train=replace(labels.train, weight=np.float32(weight / weight.mean())[:, None]))
+    return replace(labels, train=replace(labels.train, weight=(weight / weight.mean()).astype(np.float32)[:, None]))
 
 
 def _ratios(arms: Sequence[Arm], base: Sequence[Arm]) -> dict[str, list[float]]:
