@@ -56,13 +56,12 @@ def run(seeds: Sequence[int] = (1, 2, 3), teachers: int = 2, frames: int = 300, 
 def _arms(parts: Parts, teachers: int, epochs: int, seed: int) -> dict[str, Arm]:
     """Train the teachers and all students of one seed; their test errors."""
     objective = EnergyForceObjective(mode="adjoint")
-    taught = [
-        trained(NETWORK, objective, parts, energy_and_force_error, epochs, 100 * seed + k, f"teacher {k}, seed {seed}")[
-            0
-        ]
-        for k in range(teachers)
-    ]
-    committee = stack(taught)
+
+    def teacher(k: int) -> HipNN:
+        title = f"teacher {k}, seed {seed}"
+        return trained(NETWORK, objective, parts, energy_and_force_error, epochs, 100 * seed + k, title)[0]
+
+    committee = stack([teacher(k) for k in range(teachers)])
     atomic, rng = _atomic_energies(committee, parts.train), np.random.default_rng(seed)
     shuffled = [rng.permutation(values) for values in atomic]
     return {

@@ -143,7 +143,7 @@ async def _whole(
         samples = await loop.run_in_executor(means.encoders, encode, stop)
     work.encoded = (work.encoded[0], time.monotonic())
     flowing = [sample for sample in samples if sample.inputs.pores.percolates]
-    terms = terms.after(terms.timeout_s - (deadline - loop.time()))
+    terms = terms.with_left(deadline - loop.time())
     answered = iter(await model.lane.submit(flowing, terms) if flowing else [])
     return [
         next(answered)

@@ -135,8 +135,7 @@ class TiledQuestion:
             steps.step()
 
     async def _call(self, file: str, tensors: dict[str, NDArray[Any]], deadline: float) -> dict[str, NDArray[Any]]:
-        left_s = deadline - asyncio.get_running_loop().time()
-        terms = replace(self.terms, work=None).after(self.terms.timeout_s - left_s)
+        terms = replace(self.terms, work=None).with_left(deadline - asyncio.get_running_loop().time())
         sample = TensorSample(tensors, tensors["distance"].size)
         (outputs,) = await self.model.lanes[file].submit([sample], terms)
         return dict(outputs)

@@ -71,9 +71,9 @@ class Terms:
     work: Work | None = None
     spent_s: float = 0.0
 
-    def after(self, spent_s: float) -> Self:
-        """The same when some of the time is over; a little is left at least."""
-        return replace(self, timeout_s=max(1e-3, self.timeout_s - spent_s), spent_s=self.spent_s + spent_s)
+    def with_left(self, left_s: float) -> Self:
+        """The same when so much of the time is left, a little at least."""
+        return replace(self, timeout_s=max(1e-3, left_s), spent_s=self.spent_s + self.timeout_s - left_s)
 
 
 def cost_of(samples: Sequence[Sample]) -> int:

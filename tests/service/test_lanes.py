@@ -137,7 +137,7 @@ def test_who_is_late_is_told_of_all_the_time_that_it_had() -> None:
         late = stage()
         running = late.ask(sample(1.0))
         with pytest.raises(DeadlineExceeded, match=r"not there after 60 s"):
-            await late.lane.submit([sample(2.0)], Terms(60.0).after(50.0).after(9.99))
+            await late.lane.submit([sample(2.0)], Terms(60.0).with_left(10.0).with_left(0.01))
         await running
 
     virtual(scene)

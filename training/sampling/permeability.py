@@ -166,7 +166,7 @@ def _is_made(config: PermeabilityConfig, folder: Path, family: Family, number: i
         return False
     with np.load(path, allow_pickle=False) as arrays:
         facts: dict[str, Any] = json.loads(str(arrays["facts"]))
-    return _of(config, number) == facts.get("of") or config_sha256(config) == facts.get("config_sha256")
+    return _of(config, number) == facts.get("of")
 
 
 def _of(config: PermeabilityConfig, number: int) -> dict[str, Any]:
@@ -177,10 +177,8 @@ def _of(config: PermeabilityConfig, number: int) -> dict[str, Any]:
 
 def _make(config: PermeabilityConfig, folder: Path, family: Family, number: int) -> Path:
     image, seed = _conducting(config, family, number)
-    facts: dict[str, Any] = {"family": family, "number": number, "seed": list(seed), "of": _of(config, number)}
-    facts |= {"config_sha256": config_sha256(config)}
-    path = _path(folder, family, number)
-    write_label(path, label_of(image, config.solver, **facts))
+    path, of = _path(folder, family, number), _of(config, number)
+    write_label(path, label_of(image, config.solver, family=family, number=number, seed=list(seed), of=of))
     return path
 
 

@@ -18,7 +18,6 @@ from understudy.tables import plain
 
 SIMULATORS: Final = "understudy.simulators"
 """Group of entry points that bring a simulation: here the one that is called "permeability"."""
-_MILLIDARCY_M2: Final = 9.869233e-16
 Pores = NDArray[np.bool_]
 Simulate = Callable[..., Any]
 
@@ -130,4 +129,4 @@ def _asked_alike(options: RockOptions) -> RockOptions:
 def _simulated(simulate: Simulate, cube: Pores, axis: str, voxel_um: float) -> tuple[float, bool]:
     with Console(stderr=True).status(f"simulating {'x'.join(map(str, cube.shape))} voxels along {axis}"):
         flow = simulate(cube, "xyz".index(axis))
-    return float(flow.permeability * (voxel_um * 1e-6) ** 2 / _MILLIDARCY_M2), bool(flow.converged)
+    return float(flow.in_units(voxel_um)["k_mD"]), bool(flow.converged)

@@ -40,7 +40,7 @@ def test_a_label_holds_the_image_its_flow_and_how_it_was_made(tmp_path: Path) ->
     assert label.permeability == pytest.approx(flow.permeability)
     assert label.velocity == pytest.approx(flow.velocity.astype(np.float32))
     assert pores_of(label.image, 2).percolates
-    wanted = {"family", "seed", "solver", "solver_version", "ends", "converged", "flux_std", "change", "config_sha256"}
+    wanted = {"family", "seed", "solver", "solver_version", "ends", "converged", "flux_std", "change", "of"}
     assert wanted <= label.facts.keys()
 
 
